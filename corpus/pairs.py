@@ -1,0 +1,157 @@
+"""Question → passage pairs for training retrieval, from articles and from question sets.
+
+    python -m corpus.pairs --data DIR --out runs/pairs.jsonl
+
+Every line is ``{"query", "passage", "kind"}``, the passage as retrieval sees it: heading path, line break, text.
+From an article come: its title and aliases → the lead; heading path → that section; an infobox row, asked in a few
+ways → the passage that spells it out; a sentence without its subject's name → the passage it stands in.  From question
+sets (SQuAD and the like): question → passage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from corpus import chunk, clean, codex
+from corpus.types import Article, Fact, Passage, Section
+
+# (file, questions at most): real search queries (qed_nq, nq_open_oracle) are few and weigh most; most SQuAD questions
+# only make sense beside their passage, so a third of them is enough.
+QUESTION_SETS = [
+    ("qed_nq.train", None),
+    ("qed_nq.dev", None),
+    ("nq_open_oracle.dev", None),
+    ("squad1.train", 30_000),
+    ("fairytaleqa.train", None),
+    ("narrativeqa_summaries.test", 5_000),
+    ("hotpotqa.train", None),
+    ("duorc.train", None),
+    ("duorc_pairs.train", None),
+    ("boolq.train", None),
+    ("quoref.train", None),
+]
+
+ASK = ["who is {title}'s {key}", "{title} {key}", "what is the {key} of {title}?", "{key} of {title}", "{title}: {key}?"]
+
+
+def read_zst(path: Path) -> Iterator[dict]:
+    """Rows of a JSON-lines file under zstd."""
+    import zstandard
+
+    with path.open("rb") as raw:
+        stream = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(raw)
+        for line in io.TextIOWrapper(stream, encoding="utf-8"):
+            yield json.loads(line)
+
+
+def wiki_article(row: dict) -> Article:
+    """An article from a ``{"title", "facts", "text"}`` row whose headings are Markdown's ``##``."""
+    sections, path = [], []
+    for part in re.split(r"(?m)^(?=#{2,6} )", row["text"]):
+        heading = re.match(r"(#{2,6}) (.+)\n?", part)
+        if heading:
+            path = [*path[: len(heading[1]) - 2], heading[2].strip()]
+            part = part[heading.end() :]
+        if part.strip():
+            sections.append(Section(path=tuple(path), text=part.strip()))
+    facts = tuple(Fact(k, k.replace("_", " "), tuple(str(v).split("; "))) for k, v in (row.get("facts") or {}).items())
+    return Article(row["title"], (*sections, *clean.facts_section(row["title"], facts)), facts)
+
+
+def typo(text: str, rng: random.Random) -> str:
+    """One slip of the kind people make in names: two letters swapped, one doubled or one lost."""
+    places = [i for i in range(1, len(text) - 1) if text[i].isalpha() and text[i + 1].isalpha()]
+    if not places:
+        return text
+    i = rng.choice(places)
+    slips = (text[:i] + text[i + 1] + text[i] + text[i + 2 :], text[:i] + text[i] + text[i:], text[:i] + text[i + 1 :])
+    return rng.choice(slips)
+
+
+def article_pairs(article: Article, rng: random.Random) -> Iterator[dict]:
+    """Pairs from one article, about two a passage."""
+
+    def pair(query: str, passage: Passage, kind: str) -> dict:
+        if rng.random() < 0.3:
+            query = query.lower()
+        if rng.random() < 0.1:
+            query = typo(query, rng)
+        return {"query": query, "passage": f"{passage.heading}\n{passage.text}", "kind": kind}
+
+    passages = chunk.passages(article)
+    if not passages:
+        return
+    for name in (article.title, *article.aliases):
+        query = rng.choice(["who is {}?", "what is {}?", "{}", "tell me about {}"]).format(name)
+        yield pair(query, passages[0], "title")
+    for passage in passages:
+        if passage.path == ("Facts",):
+            for fact in article.facts:
+                if any(value in passage.text for value in fact.values):
+                    query = rng.choice(ASK).format(title=article.title, key=fact.label.lower())
+                    yield pair(query, passage, "fact")
+            continue
+        if passage.path:
+            yield pair(f"{article.title} {passage.path[-1]}", passage, "heading")
+        spans = [s for s in chunk.sentences(passage.text) if 40 < s[1] - s[0] < 200]
+        for start, end in rng.sample(spans, min(len(spans), 2)):
+            # Half of a sentence's words, in order: overlap enough to be findable, too little to match by words alone.
+            tokens = passage.text[start:end].split()
+            query = " ".join(w for w in tokens if rng.random() < 0.5)
+            if len(query.split()) >= 4:
+                rest = (passage.text[:start] + passage.text[end:]).strip()
+                if len(rest) > 80 and rng.random() < 0.5:  # inverse cloze task (Lee et al. 2019): the sentence is gone
+                    yield {**pair(query, passage, "cloze"), "passage": f"{passage.heading}\n{rest}"}
+                else:
+                    yield pair(query, passage, "sentence")
+
+
+def question_pairs(folder: Path, name: str, limit: int | None, rng: random.Random) -> list[dict]:
+    rows = [r for r in read_zst(folder / f"{name}.jsonl.zst") if r.get("answerable", True) and r.get("context")]
+    rng.shuffle(rows)
+    pairs = []
+    for row in rows[:limit]:
+        text = " ".join(row["context"].split()[:200])
+        title = row.get("title") or ""
+        query = row["question"].lower() if rng.random() < 0.3 else row["question"]
+        pairs.append({"query": query, "passage": f"{title}\n{text}" if title else text, "kind": name})
+    return pairs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with witcher/, lore/ and qa/")
+    parser.add_argument("--codex", type=Path, default=Path("corpus/codex"))
+    parser.add_argument("--lore", type=int, default=4_000, help="articles of each other world at most")
+    parser.add_argument("--out", type=Path, default=Path("runs/pairs.jsonl"))
+    args = parser.parse_args()
+    rng = random.Random(0)
+    pairs: list[dict] = []
+    for page in codex.load(args.codex):
+        pairs += article_pairs(codex.parse_page(page), rng)
+    for row in read_zst(args.data / "witcher/wiki_characters.jsonl.zst"):
+        pairs += article_pairs(wiki_article(row), rng)
+    for name in ("got_wiki", "lotr_wiki", "wookieepedia_characters"):
+        rows = list(read_zst(args.data / f"lore/{name}.jsonl.zst"))
+        for row in rng.sample(rows, min(len(rows), args.lore)):
+            pairs += article_pairs(wiki_article({**row, "facts": row.get("facts") or {}}), rng)
+    for name, limit in QUESTION_SETS:
+        pairs += question_pairs(args.data / "qa", name, limit, rng)
+    rng.shuffle(pairs)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with args.out.open("w", encoding="utf-8") as f:
+        f.writelines(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
+    kinds: dict[str, int] = {}
+    for p in pairs:
+        kinds[p["kind"]] = kinds.get(p["kind"], 0) + 1
+    print(json.dumps(kinds, indent=1), f"{len(pairs):,} pairs")
+
+
+if __name__ == "__main__":
+    main()

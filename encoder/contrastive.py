@@ -1,0 +1,129 @@
+"""Contrastive training: pull a question towards its passage and away from every other passage in the batch.
+
+    python -m encoder.contrastive --pairs runs/pairs.jsonl --start runs/encoder-mlm/model --out runs/encoder --minutes 20
+
+The loss is multiple-negatives ranking (Henderson et al. 2017) through sentence-transformers' trainer, with gradient
+caching (Gao et al. 2021) so that the batch, which is the number of negatives, need not fit in memory, wrapped in a
+Matryoshka loss (Kusupati et al. 2022) so that a vector's first 64 or 128 numbers already work.  A batch never holds
+the same text twice: a copy would be a negative that is right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.base.modules import InputModule
+from sentence_transformers.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
+from sentence_transformers.training_args import BatchSamplers
+from torch import Tensor
+from transformers import TrainerCallback
+
+from encoder import files
+from encoder.model import mean_pool
+
+
+class EncoderModule(InputModule):
+    """Our encoder as a sentence-transformers module: tokenises, encodes, pools by mean, normalises."""
+
+    def __init__(self, folder: Path, max_length: int) -> None:
+        super().__init__()
+        self.model, self.tokenizer, _ = files.load(folder)
+        self.tokenizer.enable_truncation(max_length)
+        self.tokenizer.enable_padding(pad_id=self.model.config.pad_id)
+
+    def preprocess(self, inputs: list[str], prompt: str | None = None, **kwargs) -> dict[str, Tensor]:
+        batch = self.tokenizer.encode_batch([(prompt or "") + text for text in inputs])
+        return {
+            "input_ids": torch.tensor([e.ids for e in batch]),
+            "attention_mask": torch.tensor([e.attention_mask for e in batch]),
+        }
+
+    def forward(self, features: dict[str, Tensor], **kwargs) -> dict[str, Tensor]:
+        keep = features["attention_mask"].bool()
+        features["sentence_embedding"] = mean_pool(self.model(features["input_ids"], keep), keep)
+        return features
+
+    def get_embedding_dimension(self) -> int:
+        return self.model.config.d_model
+
+    def save(self, output_path: str, *args, **kwargs) -> None:
+        """The trainer's own checkpoints: parameters alone (the released folder is written by :mod:`encoder.files`)."""
+        torch.save(self.model.state_dict(), Path(output_path) / "encoder.pt")
+
+
+class StopAfter(TrainerCallback):
+    """Ends training after so many minutes; the trainer saves a checkpoint and a later run resumes from it."""
+
+    def __init__(self, minutes: float) -> None:
+        self.deadline = time.monotonic() + minutes * 60
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if time.monotonic() > self.deadline:
+            control.should_training_stop = control.should_save = True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=Path, required=True, help="JSON lines with query and passage")
+    parser.add_argument("--start", type=Path, required=True, help="folder of the pretrained encoder")
+    parser.add_argument("--tokenizer", type=Path, default=Path("weights/tokenizer.json"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--minutes", type=float, default=math.inf)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--mini-batch", type=int, default=128, help="texts encoded at once within a cached batch")
+    parser.add_argument("--max-length", type=int, default=160, help="tokens of a passage seen in training")
+    parser.add_argument("--lr", type=float, default=4e-4)
+    parser.add_argument("--scale", type=float, default=30.0, help="inverse temperature of the softmax")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    torch.manual_seed(args.seed)
+    rows = [json.loads(line) for line in args.pairs.open(encoding="utf-8")]
+    data = Dataset.from_dict({"anchor": [r["query"] for r in rows], "positive": [r["passage"] for r in rows]})
+    module = EncoderModule(args.start, args.max_length)
+    width = module.get_embedding_dimension()
+    model = SentenceTransformer(modules=[module], device="cuda" if torch.cuda.is_available() else "cpu")
+    loss = CachedMultipleNegativesRankingLoss(model, scale=args.scale, mini_batch_size=args.mini_batch)
+    training = SentenceTransformerTrainingArguments(
+        output_dir=str(args.out / "trainer"),
+        max_steps=args.steps,
+        per_device_train_batch_size=args.batch,
+        learning_rate=args.lr,
+        warmup_steps=max(1, args.steps // 20),
+        lr_scheduler_type="cosine",
+        weight_decay=0.01,
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+        batch_sampler=BatchSamplers.NO_DUPLICATES,
+        logging_steps=10,
+        save_steps=100,
+        save_total_limit=1,
+        report_to="none",
+        disable_tqdm=True,
+        seed=args.seed,
+        dataloader_drop_last=True,
+    )
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=training,
+        train_dataset=data,
+        loss=MatryoshkaLoss(model, loss, matryoshka_dims=[d for d in (384, 256, 128, 64) if d <= width]),
+        callbacks=[StopAfter(args.minutes)],
+    )
+    resume = any((args.out / "trainer").glob("checkpoint-*"))
+    trainer.train(resume_from_checkpoint=resume)
+    (args.out / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1))
+    files.save(module.model, args.tokenizer, args.out / "model")
+    print(f"wrote {args.out / 'model'} after {trainer.state.global_step} steps")
+
+
+if __name__ == "__main__":
+    main()

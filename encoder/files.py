@@ -1,0 +1,134 @@
+"""A released encoder on disk: a folder that this project, ``transformers`` and ``sentence-transformers`` all open.
+
+``model.safetensors`` holds ``ModernBertModel``'s parameters in float16, ``config.json`` its configuration; the rest
+are the small files from which ``SentenceTransformer(path)`` learns to add ``<|bos|>``, pool by mean and normalise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import tokenizers
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers.processors import TemplateProcessing
+
+from encoder.errors import EncoderError
+from encoder.model import EncoderConfig, EncoderModel
+
+BOS, PAD, MASK = "<|bos|>", "<|pad|>", "<|mask|>"
+WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+
+
+def to_modernbert(config: EncoderConfig) -> dict:
+    """``config.json`` as ``transformers.ModernBertConfig`` reads it."""
+    kinds = ["full_attention" if config.is_global(i) else "sliding_attention" for i in range(config.n_layers)]
+    theta = {"rope_type": "default", "rope_theta": config.rope_theta}
+    return {
+        "architectures": ["ModernBertModel"],
+        "model_type": "modernbert",
+        "dtype": "float32",  # computed in float32 whatever the file holds
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.d_model,
+        "intermediate_size": config.d_ff,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads,
+        "max_position_embeddings": config.max_length,
+        "layer_types": kinds,
+        "local_attention": config.window,
+        "rope_parameters": {"full_attention": theta, "sliding_attention": theta},
+        "norm_eps": 1e-5,
+        "pad_token_id": config.pad_id,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "cls_token_id": 1,
+        "sep_token_id": 2,
+    }
+
+
+def from_modernbert(values: dict) -> EncoderConfig:
+    """The inverse of :func:`to_modernbert`."""
+    kinds = values["layer_types"]
+    later = [i for i, kind in enumerate(kinds) if kind == "full_attention" and i > 0]
+    return EncoderConfig(
+        vocab_size=values["vocab_size"],
+        d_model=values["hidden_size"],
+        n_layers=values["num_hidden_layers"],
+        n_heads=values["num_attention_heads"],
+        d_ff=values["intermediate_size"],
+        max_length=values["max_position_embeddings"],
+        global_every=later[0] if later else max(1, len(kinds)),
+        window=values["local_attention"],
+        rope_theta=values["rope_parameters"]["full_attention"]["rope_theta"],
+        pad_id=values["pad_token_id"],
+    )
+
+
+def save(model: EncoderModel, tokenizer_json: Path, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write the whole folder, model card aside."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().to(dtype).contiguous().cpu() for name, value in model.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+    inner = tokenizers.Tokenizer.from_file(str(tokenizer_json))
+    inner.post_processor = TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, inner.token_to_id(BOS))])
+    inner.save(str(folder / TOKENIZER))
+    length = model.config.max_length
+    small_files = {
+        CONFIG: to_modernbert(model.config),
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": length,
+            "bos_token": BOS,
+            "pad_token": PAD,
+            "mask_token": MASK,
+            "split_special_tokens": True,  # a text that spells "<|mask|>" is text
+            "clean_up_tokenization_spaces": False,
+            "model_input_names": ["input_ids", "attention_mask"],
+        },
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+            {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+        ],
+        "sentence_bert_config.json": {"max_seq_length": length, "do_lower_case": False},
+        "config_sentence_transformers.json": {"similarity_fn_name": "cosine", "prompts": {}},
+        "1_Pooling/config.json": {"word_embedding_dimension": model.config.d_model, "pooling_mode_mean_tokens": True},
+    }
+    for name, content in small_files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+    (folder / "2_Normalize").mkdir(exist_ok=True)
+    # Git keeps no empty folder, and sentence-transformers looks for this one.
+    (folder / "2_Normalize" / "config.json").write_text("{}\n")
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[EncoderModel, tokenizers.Tokenizer, str]:
+    """Model in evaluation mode, tokenizer, and a hash that names these weights.
+
+    Raises:
+        EncoderError: a file is missing, damaged or does not fit the others.
+    """
+    remedy = "Restore the folder from the repository (git checkout) or train it anew."
+    for name in (WEIGHTS, CONFIG, TOKENIZER):
+        if not (folder / name).is_file():
+            raise EncoderError(f"The encoder's {folder / name} is missing. {remedy}")
+    try:
+        config = from_modernbert(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+        model = EncoderModel(config)
+        model.load_state_dict({k: v.float() for k, v in load_file(folder / WEIGHTS).items()})
+        tokenizer = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
+    except (SafetensorError, ValueError, KeyError, RuntimeError, OSError) as error:
+        line = str(error).splitlines()[0]
+        raise EncoderError(f"The encoder in {folder} cannot be read ({line}). {remedy}") from error
+    except Exception as error:  # tokenizers raises a bare Exception
+        raise EncoderError(f"The tokenizer in {folder} cannot be read ({error}). {remedy}") from error
+    tokenizer.encode_special_tokens = True
+    tokenizer.enable_truncation(config.max_length)
+    digest = hashlib.sha256()
+    for name in (WEIGHTS, CONFIG, TOKENIZER):
+        digest.update((folder / name).read_bytes())
+    return model.to(dtype).eval(), tokenizer, digest.hexdigest()[:16]
