@@ -1,0 +1,181 @@
+"""From a question to ranked passages: FTS5 and FAISS, fused by reciprocal rank."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from corpus.store import Store, StoredPassage
+from retrieval import fusion, lexical
+from retrieval.index import PassageEncoder, VectorIndex
+from retrieval.names import Names
+
+DEPTH = 50
+"""Passages taken from each ranking."""
+WEIGHTS = (1.0, 1.0)  # BM25, dense
+ALIKE = 0.9
+"""Passages that share this much of their word triples (Jaccard) are taken for copies; see ``distinct``."""
+MAX_QUERY = 1_000  # characters that the encoder is given; it would cut later anyway
+
+
+class QueryEncoder(PassageEncoder, Protocol):
+    """What this module needs of ``encoder.Encoder``."""
+
+    def encode_queries(self, queries: Sequence[str]) -> np.ndarray: ...  # (n, dimension), unit length
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage that was found, and what every stage thought of it; None where a stage did not find it."""
+
+    passage: StoredPassage
+    score: float  # reciprocal rank fusion
+    bm25: float | None = None
+    bm25_rank: int | None = None  # from 1
+    dense: float | None = None  # cosine
+    dense_rank: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Hits, with how they came about.  ``timings`` in milliseconds by stage: lexical, encode, dense, fuse, total."""
+
+    hits: list[Hit]
+    timings: dict[str, float]
+    corrections: dict[str, str] = field(default_factory=dict)  # misspelt name → the name searched for
+
+
+class Searcher:
+    """Searches one archive through one index.
+
+    Names and canons are read once, when they are first needed: open a new ``Searcher`` after an ingest, together with
+    the new index.  Safe to share between threads.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        index: VectorIndex,
+        encoder: QueryEncoder,
+        *,
+        depth: int = DEPTH,
+        weights: tuple[float, float] = WEIGHTS,
+    ) -> None:
+        self.store, self.index, self.encoder = store, index, encoder
+        self.depth, self.weights = depth, weights
+        self.names = Names.of(store)
+        self._allowed: dict[str, np.ndarray] = {}
+
+    def search(self, question: str, k: int = 8, canon: str | None = None) -> list[Hit]:
+        """The best ``k`` passages, best first.
+
+        ``canon`` ("books", "games" or "tv") keeps passages of that canon and those of none: a lead, an infobox or a
+        codex article mostly holds for every telling, and dropping them would take the plainest answers away from
+        whoever names a canon.  What belongs to *another* canon is what the reader does not want, and that is left out.
+
+        A question without any word gives []; one made of question words alone is searched by meaning only.  Copies
+        and near-copies of a better passage are left out.  Equal scores are ordered by best rank, then by id.
+        Raises ``ValueError`` for an unknown canon.
+        """
+        return self.search_timed(question, k, canon).hits
+
+    def search_timed(self, question: str, k: int = 8, canon: str | None = None) -> Found:
+        """As ``search``, with the time that each stage took and the spelling that was corrected."""
+        lexical.check_canon(canon)
+        clock = _Clock()
+        query = lexical.parse(question, self.names)
+        depth = max(self.depth, k)
+        bm25 = lexical.search(self.store, query, depth, canon, self.names)
+        clock.lap("lexical")
+        dense = self._dense(query.text, depth, canon, clock) if re.search(r"\w", query.text) else []
+        by_bm25, by_dense = dict(bm25), dict(dense)
+        bm25_ranks, dense_ranks = fusion.ranks(list(by_bm25)), fusion.ranks(list(by_dense))
+        fused = fusion.reciprocal_rank_fusion([list(by_bm25), list(by_dense)], self.weights)
+        scores = dict(fused)
+        # Thrice as many as asked for: enough to fill up after copies are dropped, and cheaper than reading them all.
+        passages = self.store.passages(id for id, _ in fused[: 3 * k])
+        hits = [
+            Hit(
+                passage,
+                scores[passage.id],
+                by_bm25.get(passage.id),
+                bm25_ranks.get(passage.id),
+                by_dense.get(passage.id),
+                dense_ranks.get(passage.id),
+            )
+            for passage in distinct(passages, k)
+        ]
+        clock.lap("fuse")
+        return Found(hits, clock.done(), dict(query.corrections))
+
+    def dense(self, question: str, k: int, canon: str | None = None) -> list[tuple[int, float]]:
+        """Dense search alone: (id, cosine), best first; for evaluation."""
+        lexical.check_canon(canon)
+        return self._dense(lexical.parse(question, self.names).text, k, canon, _Clock())
+
+    def _dense(self, text: str, k: int, canon: str | None, clock: _Clock) -> list[tuple[int, float]]:
+        vectors = self.encoder.encode_queries([text[:MAX_QUERY]])  # (1, d)
+        clock.lap("encode")
+        cosines, ids = self.index.search(vectors, k, self._allowed_ids(canon))  # (1, k) each
+        clock.lap("dense")
+        return [(int(id), float(cosine)) for id, cosine in zip(ids[0], cosines[0], strict=True) if id >= 0]
+
+    def _allowed_ids(self, canon: str | None) -> np.ndarray | None:
+        if not canon:
+            return None
+        if canon not in self._allowed:
+            rows = self.store.rows("SELECT id FROM passages WHERE canon IN (?, '') ORDER BY id", [canon])
+            self._allowed[canon] = np.array([row["id"] for row in rows], dtype=np.int64)
+        return self._allowed[canon]
+
+
+def distinct(passages: Sequence[StoredPassage], k: int) -> list[StoredPassage]:
+    """The first ``k`` passages that do not repeat one before them.
+
+    Equal words are a copy.  Nearly equal words are one only within a canon and with the same numbers: what two canons
+    or two swords differ in may be a single word of a shared phrasing, and that word may be the answer.
+    """
+    kept: list[StoredPassage] = []
+    texts: set[tuple[str, ...]] = set()
+    near: dict[tuple[str, frozenset[str]], list[set[tuple[str, ...]]]] = {}
+    for passage in passages:
+        if len(kept) >= k:
+            break
+        words = tuple(re.findall(r"\w+", passage.text.lower()))
+        shingles = {words[at : at + 3] for at in range(max(1, len(words) - 2))}
+        numbers = frozenset(word for word in words if any(letter.isdigit() for letter in word))
+        others = near.setdefault((passage.canon, numbers), [])
+        if words in texts or any(_jaccard(shingles, other) >= ALIKE for other in others):
+            continue
+        kept.append(passage)
+        texts.add(words)
+        others.append(shingles)
+    return kept
+
+
+def _jaccard(a: set[tuple[str, ...]], b: set[tuple[str, ...]]) -> float:
+    if min(len(a), len(b)) < ALIKE * max(len(a), len(b)):  # cannot reach it
+        return 0.0
+    shared = len(a & b)
+    return shared / (len(a) + len(b) - shared)
+
+
+class _Clock:
+    """Milliseconds of each stage since the stage before."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.perf_counter()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self._laps[name] = (now - self._last) * 1000
+        self._last = now
+
+    def done(self) -> dict[str, float]:
+        return self._laps | {"total": (time.perf_counter() - self._began) * 1000}

@@ -1,0 +1,63 @@
+"""Words of a question and of a name, cut the same way, so that the two can be compared."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from corpus.store import fold
+
+MAX_CHARACTERS = 8_000
+"""A question is cut to this length before anything looks at it; nobody asks for longer, pasted books aside."""
+MAX_WORD = 64
+"""Longer runs of letters are no words of any language that a wiki about the Witcher would hold."""
+
+APOSTROPHES = "'’‘ʼʻ`´′＇"
+_WORD = re.compile(rf"[^\W_]+(?:[{APOSTROPHES}][^\W_]+)*")
+_POSSESSIVE = re.compile(rf"[{APOSTROPHES}][sS]$")
+
+_STOP_WORDS = """
+    a about am an and any are as at be been being but by can could describe did do does explain few for from give
+    had has have he her hers him his how i if in into is it its just know let me mean meant more most my of on or our
+    please say she should so some tell than that the their them then there these they this those to too under us was
+    we were what whats when where which while who whom whos whose why will with would you your"""
+STOP_WORDS = frozenset(_STOP_WORDS.split())
+"""Words that a question is asked with rather than about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """``text`` as the full-text index folds it; ``key`` lower case without accents; where it stands in the text."""
+
+    text: str
+    key: str
+    start: int
+    end: int
+
+    @property
+    def stop(self) -> bool:
+        return self.key in STOP_WORDS
+
+
+def clean(question: str) -> str:
+    """Composed Unicode without lone surrogates (which neither SQLite nor a tokenizer accepts), cut to length."""
+    sound = question[:MAX_CHARACTERS].encode("utf-8", "ignore").decode()
+    return unicodedata.normalize("NFKC", sound)[:MAX_CHARACTERS].strip()
+
+
+def key(text: str) -> str:
+    """Case, accents and apostrophes do not tell names apart: Eithné = Eithne, Scoia'tael = scoiatael."""
+    letters = unicodedata.normalize("NFKD", fold(text))
+    return "".join(letter for letter in letters if not unicodedata.combining(letter)).lower()
+
+
+def split(text: str) -> list[Word]:
+    """Words of a ``clean`` text in order.  A possessive ``'s`` is no part of a word; an inner apostrophe is."""
+    words = []
+    for match in _WORD.finditer(text):
+        bare = _POSSESSIVE.sub("", match[0])
+        folded = fold(bare)
+        if folded and len(folded) <= MAX_WORD:
+            words.append(Word(folded, key(bare), match.start(), match.start() + len(bare)))
+    return words

@@ -1,0 +1,94 @@
+"""Misspelt names are put right, and nothing else is touched."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrieval.names import Names
+from retrieval.words import clean
+
+TITLES = [
+    "Geralt of Rivia", "Yennefer of Vengerberg", "Scoia'tael", "Triss Merigold", "Emhyr var Emreis", "Ciri", "Eithné",
+    "Dandelion", "Vesemir", "Kaer Morhen", "Nilfgaard", "Aen Seidhe", "Zoltan Chivay", "Eskel", "Iorveth", "Novigrad",
+    "The Wild Hunt", "Crach an Craite", "Eredin Bréacc Glas", "Brokilon", "Gaunter O'Dimm", "Łódź", "Bleobheris",
+]  # fmt: skip
+ENGLISH = {"wheat", "siren", "meat", "door"}
+NAMES = Names([(title, number) for number, title in enumerate(TITLES)], lambda word: word.lower() in ENGLISH)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("yenefer", "Yennefer"),
+        ("Yeneffer", "Yennefer"),
+        ("gearlt", "Geralt"),
+        ("scoiatel", "Scoia'tael"),
+        ("Scoiataels", "Scoia'tael"),
+        ("nilfgard", "Nilfgaard"),
+        ("Emhir", "Emhyr"),
+        ("siri", "Ciri"),
+        ("vesimir", "Vesemir"),
+        ("dandelian", "Dandelion"),
+        ("Trish", "Triss"),
+        ("kaermorhn", "Kaer Morhen"),
+        ("blobheris", "Bleobheris"),
+    ],
+)
+def test_misspelt_names(wrong, right):
+    fixed, changes = NAMES.correct(f"Where is {wrong} now?")
+    assert fixed == f"Where is {right} now?"
+    assert changes == {wrong: right}
+
+
+def test_possessives_keep_their_ending():
+    assert NAMES.correct("What is yenefer's perfume?")[0] == "What is Yennefer's perfume?"
+
+
+@pytest.mark.parametrize("word", ["cat", "wheat", "siren", "1268", "Frankfurt", "xyzzy", "oppenheimer", "president"])
+def test_other_words_stay(word):
+    assert NAMES.correct(f"the {word}") == (f"the {word}", {})
+
+
+@given(st.sampled_from(TITLES), st.sampled_from(["{}", "who is {}?", "{}'s sword", "{} and the {}"]))
+def test_exact_names_never_change(title, pattern):
+    for written in (title, title.lower(), title.upper(), title.replace("'", "’"), title.replace("'", "")):
+        question = clean(pattern.replace("{}", written))
+        assert NAMES.correct(question) == (question, {})
+
+
+@settings(max_examples=200)
+@given(st.text(max_size=80))
+def test_any_text_is_survived_and_only_corrections_differ(text):
+    question = clean(text)
+    fixed, changes = NAMES.correct(question)
+    if not changes:
+        assert fixed == question
+
+
+def test_exact_names_of_an_archive_never_change(shelf):
+    names = Names.of(shelf.store)
+    for row in shelf.store.rows("SELECT title FROM pages UNION SELECT alias FROM aliases"):
+        assert names.correct(f"who is {row['title']}") == (f"who is {row['title']}", {})
+
+
+def test_words_of_the_archive_are_not_corrected(shelf):
+    names = Names.of(shelf.store)
+    assert names.correct("the lodges and gooseberry")[1] == {}  # other endings of words that passages hold
+    assert names.correct("the sorceres")[1] == {}  # no name is near
+
+
+def test_correction_is_fast_with_ten_thousand_titles():
+    letters = random.Random(7)
+    titles = {"".join(letters.choices("abdeghilmnorstuvy", k=letters.randint(4, 11))) for _ in range(10_000)}
+    names = Names([(title, number) for number, title in enumerate(sorted(titles))], lambda word: False)
+    times = []
+    for wrong in ("what did yenefer do in nilfgard", "gearlt", "who is scoiatel"):
+        began = time.perf_counter()
+        names.correct(wrong)
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.005  # the best of three: other work may be running on this machine
