@@ -20,8 +20,12 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.modules import InputModule
-from sentence_transformers.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
-from sentence_transformers.training_args import BatchSamplers
+from sentence_transformers.base.sampler import BatchSamplers
+from sentence_transformers.sentence_transformer.losses import (
+    CachedMultipleNegativesRankingLoss,
+    MatryoshkaLoss,
+    MultipleNegativesRankingLoss,
+)
 from torch import Tensor
 from transformers import TrainerCallback
 
@@ -91,7 +95,10 @@ def main() -> None:
     module = EncoderModule(args.start, args.max_length)
     width = module.get_embedding_dimension()
     model = SentenceTransformer(modules=[module], device="cuda" if torch.cuda.is_available() else "cpu")
-    loss = CachedMultipleNegativesRankingLoss(model, scale=args.scale, mini_batch_size=args.mini_batch)
+    if args.mini_batch < args.batch:
+        loss = CachedMultipleNegativesRankingLoss(model, scale=args.scale, mini_batch_size=args.mini_batch)
+    else:  # everything fits: caching would only encode each batch twice
+        loss = MultipleNegativesRankingLoss(model, scale=args.scale)
     training = SentenceTransformerTrainingArguments(
         output_dir=str(args.out / "trainer"),
         max_steps=args.steps,
