@@ -45,7 +45,9 @@ def trim(text: str, answer: str, words: int) -> str:
     while True:
         wider = [(first - 1, last), (first, last + 1)]
         fits = [
-            (a, b) for a, b in wider if a >= 0 and b < len(spans) and len(text[spans[a][0] : spans[b][1]].split()) <= words
+            (a, b)
+            for a, b in wider
+            if a >= 0 and b < len(spans) and len(text[spans[a][0] : spans[b][1]].split()) <= words
         ]
         if not fits:
             return text[spans[first][0] : spans[last][1]] if spans else text
@@ -60,7 +62,13 @@ def question_rows(folder: Path, name: str, limit: int | None, words: int, rng: r
         if len(answer.split()) > 40:
             continue
         text = trim(row["context"], answer, words)
-        yield {"title": row.get("title") or name, "text": text, "question": row["question"], "answer": answer, "kind": name}
+        yield {
+            "title": row.get("title") or name,
+            "text": text,
+            "question": row["question"],
+            "answer": answer,
+            "kind": name,
+        }
 
 
 def article_rows(articles: Iterable[Article], rng: random.Random) -> Iterator[dict]:
@@ -74,7 +82,13 @@ def article_rows(articles: Iterable[Article], rng: random.Random) -> Iterator[di
                     question = rng.choice(ASK).format(title=article.title, key=fact.label.lower())
                     text = " ".join(passage.text.split("\n"))
                     answer = ", ".join(fact.values)
-                    yield {"title": passage.heading, "text": text, "question": question, "answer": answer, "kind": "fact"}
+                    yield {
+                        "title": passage.heading,
+                        "text": text,
+                        "question": question,
+                        "answer": answer,
+                        "kind": "fact",
+                    }
 
 
 def assemble(rows: list[dict], rng: random.Random, distractors: int, unanswerable: float) -> Iterator[dict]:

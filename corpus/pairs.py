@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from corpus import chunk, clean, codex
+from corpus import chunk, codex, infobox
 from corpus.types import Article, Fact, Passage, Section
 
 # (file, questions at most): real search queries (qed_nq, nq_open_oracle) are few and weigh most; most SQuAD questions
@@ -37,7 +37,13 @@ QUESTION_SETS = [
     ("quoref.train", None),
 ]
 
-ASK = ["who is {title}'s {key}", "{title} {key}", "what is the {key} of {title}?", "{key} of {title}", "{title}: {key}?"]
+ASK = [
+    "who is {title}'s {key}",
+    "{title} {key}",
+    "what is the {key} of {title}?",
+    "{key} of {title}",
+    "{title}: {key}?",
+]
 
 
 def read_zst(path: Path) -> Iterator[dict]:
@@ -52,7 +58,8 @@ def read_zst(path: Path) -> Iterator[dict]:
 
 def wiki_article(row: dict) -> Article:
     """An article from a ``{"title", "facts", "text"}`` row whose headings are Markdown's ``##``."""
-    sections, path = [], []
+    sections: list[Section] = []
+    path: list[str] = []
     for part in re.split(r"(?m)^(?=#{2,6} )", row["text"]):
         heading = re.match(r"(#{2,6}) (.+)\n?", part)
         if heading:
@@ -61,7 +68,7 @@ def wiki_article(row: dict) -> Article:
         if part.strip():
             sections.append(Section(path=tuple(path), text=part.strip()))
     facts = tuple(Fact(k, k.replace("_", " "), tuple(str(v).split("; "))) for k, v in (row.get("facts") or {}).items())
-    return Article(row["title"], (*sections, *clean.facts_section(row["title"], facts)), facts)
+    return Article(row["title"], (*sections, *infobox.facts_section(row["title"], facts)), facts)
 
 
 def typo(text: str, rng: random.Random) -> str:

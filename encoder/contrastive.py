@@ -1,6 +1,6 @@
 """Contrastive training: pull a question towards its passage and away from every other passage in the batch.
 
-    python -m encoder.contrastive --pairs runs/pairs.jsonl --start runs/encoder-mlm/model --out runs/encoder --minutes 20
+    python -m encoder.contrastive --pairs runs/pairs.jsonl --start runs/encoder-mlm/model --out runs/encoder
 
 The loss is multiple-negatives ranking (Henderson et al. 2017) through sentence-transformers' trainer, with gradient
 caching (Gao et al. 2021) so that the batch, which is the number of negatives, need not fit in memory, wrapped in a
@@ -42,7 +42,7 @@ class EncoderModule(InputModule):
         self.tokenizer.enable_truncation(max_length)
         self.tokenizer.enable_padding(pad_id=self.model.config.pad_id)
 
-    def preprocess(self, inputs: list[str], prompt: str | None = None, **kwargs) -> dict[str, Tensor]:
+    def preprocess(self, inputs, prompt: str | None = None, **kwargs) -> dict[str, Tensor]:
         batch = self.tokenizer.encode_batch([(prompt or "") + text for text in inputs])
         return {
             "input_ids": torch.tensor([e.ids for e in batch]),
@@ -95,6 +95,7 @@ def main() -> None:
     module = EncoderModule(args.start, args.max_length)
     width = module.get_embedding_dimension()
     model = SentenceTransformer(modules=[module], device="cuda" if torch.cuda.is_available() else "cpu")
+    loss: torch.nn.Module
     if args.mini_batch < args.batch:
         loss = CachedMultipleNegativesRankingLoss(model, scale=args.scale, mini_batch_size=args.mini_batch)
     else:  # everything fits: caching would only encode each batch twice

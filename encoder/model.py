@@ -122,6 +122,8 @@ class EncoderModel(nn.Module):
         # Angles in float32 whatever the weights' type: bf16 cannot tell position 300 from 301.
         frequency = config.rope_theta ** (-torch.arange(0, config.head_dim, 2).float() / config.head_dim)
         angles = torch.outer(torch.arange(config.max_length).float(), frequency)  # (max_length, hd/2)
+        self.cos: Tensor
+        self.sin: Tensor
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
         self.init_weights()
@@ -160,7 +162,10 @@ class EncoderModel(nn.Module):
         """
         x = self.embeddings(ids)
         cos, sin = (t[: ids.shape[1]].to(x.dtype) for t in (self.cos, self.sin))
-        masks = {kind: self.attention_mask(keep, kind) for kind in {self.config.is_global(i) for i in range(len(self.layers))}}
+        masks = {
+            kind: self.attention_mask(keep, kind)
+            for kind in {self.config.is_global(i) for i in range(len(self.layers))}
+        }
         for i, layer in enumerate(self.layers):
             x = layer(x, cos, sin, masks[self.config.is_global(i)])
         return self.final_norm(x)
@@ -195,7 +200,12 @@ class MaskedLM(nn.Module):
 
 
 def mask_tokens(
-    ids: Tensor, mask_id: int, vocab_size: int, n_special: int, share: float = 0.3, generator: torch.Generator | None = None
+    ids: Tensor,
+    mask_id: int,
+    vocab_size: int,
+    n_special: int,
+    share: float = 0.3,
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Hide ``share`` of the tokens: 80 % become the mask, 10 % a random token, 10 % stay (Devlin et al. 2019).
 

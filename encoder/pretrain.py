@@ -3,9 +3,9 @@
     python -m encoder.pretrain --tokens runs/tokens --out runs/encoder-mlm --preset encoder-mini --minutes 20
 
 Reads the token shards that ``python -m lm.data`` writes (flat uint16, see ``mix.json`` there for their weights).
-Stops after ``--minutes`` of wall-clock or ``--steps``, whichever comes first, and goes on from its checkpoint when it is
-started again with the same ``--out``: the learning rate is warm-up, plateau, then a linear decay over the last part of
-``--steps`` (WSD, Hu et al. 2024), so the plateau can be prolonged at will.
+Stops after ``--minutes`` of wall-clock or ``--steps``, whichever comes first, and goes on from its checkpoint when
+started again with the same ``--out``: the learning rate is warm-up, plateau, then a linear decay over the last part
+of ``--steps`` (WSD, Hu et al. 2024), so the plateau can be prolonged at will.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def held_out_loss(model: MaskedLM, folder: Path, length: int, device: str, batch
     windows, generator = Windows(folder, length, seed=1, kind="heldout.bin"), torch.Generator().manual_seed(1)
     total = 0.0
     for _ in range(batches):
-        ids, targets = mask_tokens(windows.batch(32), MASK_ID, model.model.config.vocab_size, N_SPECIAL, generator=generator)
+        ids, targets = mask_tokens(
+            windows.batch(32), MASK_ID, model.model.config.vocab_size, N_SPECIAL, generator=generator
+        )
         ids, targets = ids.to(device), targets.to(device)
         with torch.autocast(device, dtype=torch.bfloat16):
             total += model(ids, torch.ones_like(ids, dtype=torch.bool), targets).item()
@@ -91,7 +93,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="checkpoint, log and final weights go here")
     parser.add_argument("--preset", choices=PRESETS, default="encoder-mini")
     parser.add_argument("--steps", type=int, default=1000, help="length of the whole schedule")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop this run after so long; start again to go on")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop this run after so long; start again to go on"
+    )
     parser.add_argument("--batch", type=int, default=64, help="windows a step")
     parser.add_argument("--length", type=int, default=128, help="tokens a window")
     parser.add_argument("--lr", type=float, default=2e-3)
@@ -146,7 +150,9 @@ def main() -> None:
         for optimizer in groups:
             for group in optimizer.param_groups:
                 group["lr"] = args.lr * factor
-        ids, targets = mask_tokens(windows.batch(args.batch), MASK_ID, config.vocab_size, N_SPECIAL, generator=generator)
+        ids, targets = mask_tokens(
+            windows.batch(args.batch), MASK_ID, config.vocab_size, N_SPECIAL, generator=generator
+        )
         ids, targets = ids.to(device), targets.to(device)
         with torch.autocast(device, dtype=torch.bfloat16):
             loss = forward(ids, torch.ones_like(ids, dtype=torch.bool), targets)

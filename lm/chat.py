@@ -8,6 +8,7 @@ Passages come first so that their keys and values can be kept for a follow-up ab
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 from lm.tokenizer import ASSISTANT, BOS, END, PASSAGE, USER, Tokenizer
 
@@ -48,7 +49,7 @@ def render(
     bodies = [[special(PASSAGE), *tokenizer.encode(f"[{n}] {h}\n{t}")] for n, (h, t) in enumerate(passages, 1)]
     room = budget - 2 - sum(map(len, rendered))
     bodies = [body[:limit] for body, limit in zip(bodies, _shares([len(b) for b in bodies], room), strict=True)]
-    return [special(BOS), *sum(bodies, []), *sum(rendered, []), special(ASSISTANT)]
+    return [special(BOS), *chain(*bodies, *rendered), special(ASSISTANT)]
 
 
 def _shares(sizes: list[int], room: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Training text: which files, how often, tokenised once into shards, packed into rows.
 
     python -m lm.data --data DIR --out runs/tokens          # tokenise everything the mix names
-    
+
 A data folder holds JSON lines under zstd in ``witcher/``, ``lore/`` and ``general/``; each line has ``text`` and
 usually ``title``.  A shard is a flat ``uint16`` file in which every document starts with ``<|bos|>``, and a ``.json``
 beside it counts documents, tokens and bytes (bytes turn a loss into bits per byte).

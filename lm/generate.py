@@ -18,9 +18,9 @@ class Token:
 
 
 def pick(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator | None) -> int:
-    """One token id from ``(V,)`` logits: the best at temperature 0, else sampled from the ``top_k`` / nucleus ``top_p``.
+    """One token id from ``(V,)`` logits: the best at temperature 0, else sampled.
 
-    Nucleus sampling: Holtzman et al. 2020.
+    Sampling keeps the ``top_k`` best and the nucleus that holds ``top_p`` of the mass (Holtzman et al. 2020).
     """
     if temperature <= 0:
         return int(logits.argmax())

@@ -48,7 +48,9 @@ class Config:
 
 
 PRESETS = {
-    "cirilla-tiny": Config(d_model=64, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, d_ff=128, max_length=256),  # tests
+    "cirilla-tiny": Config(
+        d_model=64, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, d_ff=128, max_length=256
+    ),  # tests
     # 8.7 M parameters: what two cores can train in an hour.
     "cirilla-mini": Config(d_model=256, n_layers=6, n_heads=4, n_kv_heads=2, head_dim=64, d_ff=704, max_length=1_024),
     "cirilla": Config(),  # 74 M parameters, release size: what two cores can serve
@@ -156,6 +158,8 @@ class Cirilla(nn.Module):
         # Angles in float32 whatever the weights' type: bf16 cannot tell position 300 from 301.
         frequency = config.rope_theta ** (-torch.arange(0, config.head_dim, 2).float() / config.head_dim)
         angles = torch.outer(torch.arange(config.max_length).float(), frequency)  # (max_length, hd/2)
+        self.cos: Tensor
+        self.sin: Tensor
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
         self.init_weights()

@@ -16,7 +16,7 @@ PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12, "409
 
 
 def device_and_peak() -> tuple[str, float]:
-    """"cuda" or "cpu", and the device's bf16 peak in FLOP/s (NaN where unknown)."""
+    """ "cuda" or "cpu", and the device's bf16 peak in FLOP/s (NaN where unknown)."""
     if not torch.cuda.is_available():
         return "cpu", math.nan
     name = torch.cuda.get_device_name()

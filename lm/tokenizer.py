@@ -24,13 +24,22 @@ VOCAB_SIZE = 16_384
 PAD, BOS, EOS, MASK = "<|pad|>", "<|bos|>", "<|eos|>", "<|mask|>"
 SYSTEM, PASSAGE, USER, ASSISTANT, END = "<|system|>", "<|passage|>", "<|user|>", "<|assistant|>", "<|end|>"
 # Ids 0–15: a fixed head of the vocabulary, so that a new special token never moves an old one.
-SPECIAL_TOKENS = [PAD, BOS, EOS, MASK, SYSTEM, PASSAGE, USER, ASSISTANT, END, *(f"<|reserved-{i}|>" for i in range(9, 16))]
+SPECIAL_TOKENS = [
+    PAD,
+    BOS,
+    EOS,
+    MASK,
+    SYSTEM,
+    PASSAGE,
+    USER,
+    ASSISTANT,
+    END,
+    *(f"<|reserved-{i}|>" for i in range(9, 16)),
+]
 
 # GPT-4's split pattern, but with digits in runs of at most two: years and levels stay readable to a small model
 # without a token for every three-digit number (the choice of nanochat for vocabularies under 32 k).
-SPLIT = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
-)
+SPLIT = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 
 
 class Tokenizer:
@@ -40,7 +49,11 @@ class Tokenizer:
         self.inner = inner
         # Without this a passage that spells "<|assistant|>" would become the control token itself.
         self.inner.encode_special_tokens = True
-        self.ids = {token: inner.token_to_id(token) for token in SPECIAL_TOKENS}
+        ids = {token: inner.token_to_id(token) for token in SPECIAL_TOKENS}
+        missing = [token for token, id in ids.items() if id is None]
+        if missing:
+            raise LMError(f"The tokenizer has no {', '.join(missing)}: it belongs to another model.")
+        self.ids: dict[str, int] = {token: id for token, id in ids.items() if id is not None}
         self.pad, self.bos, self.eos, self.end = (self.ids[t] for t in (PAD, BOS, EOS, END))
 
     @classmethod
@@ -51,9 +64,10 @@ class Tokenizer:
             LMError: the file is missing or not a tokenizer.
         """
         try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)))
+            inner = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises a bare Exception for every cause
             raise LMError(f"Cannot read the tokenizer {path}: {error}. Restore it from the repository.") from error
+        return cls(inner)
 
     @property
     def vocab_size(self) -> int:

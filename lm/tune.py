@@ -57,7 +57,9 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=448, help="tokens of prompt and answer at most")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--warmup", type=int, default=20)
-    parser.add_argument("--prompt-weight", type=float, default=0.0, help="share of batches whose loss counts the prompt")
+    parser.add_argument(
+        "--prompt-weight", type=float, default=0.0, help="share of batches whose loss counts the prompt"
+    )
     parser.add_argument("--held-out", type=int, default=200, help="rows kept for measuring")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
