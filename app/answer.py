@@ -1,0 +1,93 @@
+"""What a question comes to: an answer, its citations, and the events that lead up to it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from retrieval.search import Hit
+
+SILENT = "The archives do not say."
+"""What the decoder writes, word for word, when its passages hold no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """One numbered source: ``passage[start:end] == quote``, offsets in characters."""
+
+    n: int
+    title: str
+    url: str  # permanent address of the revision that was read
+    section: str  # heading path below the title, "" for an article's lead
+    canon: str
+    passage: str
+    quote: str
+    start: int
+    end: int
+    score: float  # of the passage in the search, higher is better
+
+    def __post_init__(self) -> None:
+        assert self.passage[self.start : self.end] == self.quote, "a quote must stand where its offsets say"
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of an answer: its text, ``[n]`` included, and the citation that bears it."""
+
+    text: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The reply to one question.  Every sentence carries a citation unless ``abstained``."""
+
+    question: str
+    standalone_question: str
+    answer: str
+    abstained: bool
+    confidence: float  # 0–1, how sure the archives hold this answer
+    citations: tuple[Citation, ...]
+    timings: dict[str, float]  # stage → milliseconds, with their sum under "total"
+    generator: str  # "cirilla" when the decoder phrased at least one sentence, else "evidence"
+    note: str = ""  # about the question itself, e.g. that it was cut; not part of the answer
+    sentences: tuple[Sentence, ...] = ()
+    hits: tuple[Hit, ...] = field(default=(), repr=False)  # what the search brought, for those who look inside
+    nearest: tuple[str, ...] = ()  # titles worth trying when the archives are silent
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract's keys and nothing else, ready for ``json.dumps``."""
+        return {
+            "question": self.question,
+            "standalone_question": self.standalone_question,
+            "answer": self.answer,
+            "abstained": self.abstained,
+            "confidence": round(self.confidence, 3),
+            "citations": [asdict(citation) for citation in self.citations],
+            "timings": {stage: round(ms, 1) for stage, ms in self.timings.items()},
+            "generator": self.generator,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the pipeline is doing now, in a few words for the reader."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A sentence that has passed its check and may be shown while the rest is being written."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """The whole answer; it replaces everything that was shown before."""
+
+    answer: Answer
+
+
+Event = Status | Draft | Final

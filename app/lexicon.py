@@ -1,0 +1,132 @@
+"""Words that stand for one another between a question and the sentence that answers it.
+
+A question says *raised*, an infobox *foster mother*; *how old* meets *age*.  A small hand-made table of ordinary
+English relations, directed from a question's word to the words of a sentence, written as stems are.  It is the floor
+until a trained second stage knows better, and it holds no names.
+"""
+
+from __future__ import annotations
+
+from app.text import stem
+
+_TABLE = """
+mother: mum parent mom
+father: dad parent sire
+parent: mother father daughter son child
+sibling: brother sister twin
+child: daughter son kid offspring children
+daughter: child mother father
+son: child mother father
+wife: married marry husband spouse consort queen
+husband: married marry wife spouse consort king
+marry: wife husband spouse married wedding consort
+grandmother: grandparent granddaughter grandson
+grandfather: grandparent granddaughter grandson
+lover: love affair romance beloved partner relationship
+love: lover affair romance beloved
+kill: slay murder death die victor execute assassinate strike weakness
+murder: kill slay assassinate
+die: death kill perish drown fall killed end
+death: die kill perish
+bear: birth birthplace native bore
+live: home dwell reside inhabit location residence lair occurrence
+home: live house residence seat
+locate: location lie lies stand region situated
+location: lie lies stand region situated locate
+raise: foster rear adopt upbringing guardian bring care
+teach: train mentor tutor instruct pupil student teacher
+train: teach mentor tutor instruct pupil taught
+mentor: teach train tutor
+friend: companion ally friendship
+enemy: foe rival antagonist adversary
+create: creator make invent found design author
+make: create forge craft brew produce
+invent: create inventor
+found: founder establish create
+build: construct raise erect
+write: author novel writer book
+author: write writer
+direct: director
+compose: composer music
+publish: publisher published released publication
+release: released published publication launch
+develop: developer studio
+rule: king queen emperor empress monarch reign govern ruler duke duchess
+king: rule monarch ruler
+queen: rule monarch ruler
+ruler: rule king queen emperor
+leader: lead head command chief
+lead: leader head command
+command: commander lead general
+horse: mare steed mount stallion gelding
+sword: blade weapon
+weapon: sword blade bow crossbow axe
+old: age aged year born
+age: old aged born year
+call: name known nickname alias
+name: call known nickname alias title
+nickname: call known alias
+play: actor actress portray cast performer
+portray: actor play actress
+actor: play portray
+voice: actor dub
+job: profession work occupation
+work: profession job occupation
+profession: job work
+race: human elf dwarf species
+species: race class
+weak: weakness vulnerable susceptible susceptibility oil
+weakness: weak vulnerable susceptible susceptibility oil
+vulnerable: weakness susceptible
+effective: weakness susceptible susceptibility oil
+fight: battle duel combat weakness
+defeat: kill win victor beat victory
+win: victor victory defeat outcome
+lose: defeat
+hurt: wound injure
+wound: hurt injure scar
+destroy: sack burn raze fall
+color: hair eye colour
+colour: hair eye color
+wear: clothes dress armour
+power: ability magic gift
+ability: power magic gift
+ingredient: brewed herb made contain
+brew: ingredient made
+member: belong join membership
+belong: member owner own
+own: owner belong
+begin: start
+start: begin
+end: finish conclude outcome
+happen: occur take place
+appear: appearance first debut
+betray: traitor treason betrayal
+promise: law surprise
+prophecy: foretell prophesy ithlinne
+meaning: mean
+mean: meaning stand
+"""
+
+ALTERNATIVES: dict[str, frozenset[str]] = {
+    stem(head.strip()): frozenset(stem(word) for word in tail.split())
+    for head, tail in (line.split(":") for line in _TABLE.strip().splitlines())
+}
+"""Stem of a question's word → stems of the words that may answer to it."""
+
+_KINDS = (
+    "year date time name kind type sort person people character place thing number colour color reason way purpose "
+    "role story book game series happen"
+)
+KIND_WORDS = frozenset(stem(word) for word in _KINDS.split())
+"""Nouns that only say what kind of answer is wanted; a sentence need not repeat them."""
+
+KIND_LABELS: dict[str, frozenset[str]] = {
+    kind: frozenset(stem(word) for word in labels.split())
+    for kind, labels in {
+        "place": "location headquarters occurrence region home residence birthplace capital",
+        "time": "date died born founded published released year first",
+        "count": "age height population members duration",
+    }.items()
+}
+"""Kind of question → infobox labels that answer it without a word in common."""
