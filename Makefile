@@ -17,6 +17,7 @@ test: $(VENV)/dev.stamp ## everything that must hold
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy app.py  # apart from the package of the same name
 	$(BIN)/python -m corpus.check
 	$(BIN)/python -m pytest
 

@@ -21,7 +21,7 @@ def model(request) -> Cirilla:
     torch.manual_seed(0)
     model = Cirilla(request.param).eval()
     with torch.no_grad():  # norms that are not all ones, or a forgotten one would go unnoticed
-        for name, p in model.named_parameters():
+        for p in model.parameters():
             if p.ndim == 1:
                 p.copy_(1 + 0.3 * torch.randn_like(p))
             else:

@@ -1,0 +1,79 @@
+"""Both training stages of the encoder, run for real on a few invented texts."""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from encoder import Encoder, files, pretrain
+from encoder.model import PRESETS, EncoderModel, MaskedLM
+
+TOKENIZER = Path("weights/tokenizer.json")
+
+
+@pytest.fixture
+def tokens(tmp_path) -> Path:
+    folder = tmp_path / "tokens"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    pattern = rng.integers(16, 300, 64)
+    for kind, n in (("bin", 5_000), ("heldout.bin", 2_000)):
+        (folder / f"one.{kind}").write_bytes(np.resize(pattern, n).astype(np.uint16).tobytes())
+        (folder / f"empty.{kind}").touch()
+    (folder / "mix.json").write_text(json.dumps({"one": 0.9, "empty": 0.1}))
+    return folder
+
+
+def run(module, monkeypatch, *args) -> None:
+    monkeypatch.setattr(sys, "argv", ["x", *map(str, args)])
+    module.main()
+
+
+def test_pretraining_learns_and_resumes_exactly(tokens, tmp_path, monkeypatch):
+    common = ["--tokens", tokens, "--preset", "encoder-tiny", "--steps", 60, "--batch", 8, "--length", 48]
+    common += ["--warmup", 5, "--lr", 5e-3]
+    run(pretrain, monkeypatch, *common, "--out", tmp_path / "whole")
+    real, clock = pretrain.time.monotonic, iter(range(10**6))
+    monkeypatch.setattr(pretrain.time, "monotonic", lambda: next(clock))  # one second a look
+    run(pretrain, monkeypatch, *common, "--out", tmp_path / "cut", "--minutes", 30 / 60)
+    monkeypatch.setattr(pretrain.time, "monotonic", real)
+    assert not (tmp_path / "cut" / "model").exists()
+    run(pretrain, monkeypatch, *common, "--out", tmp_path / "cut")
+    whole, cut = (files.load(tmp_path / name / "model")[0].state_dict() for name in ("whole", "cut"))
+    for name in whole:
+        assert torch.equal(whole[name], cut[name]), name
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").open()]
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"] and "held_out_loss" in rows[-1]
+
+
+def test_every_parameter_has_one_optimiser():
+    model = MaskedLM(PRESETS["encoder-tiny"])
+    held = [id(p) for o in pretrain.optimizers(model, 1e-3) for g in o.param_groups for p in g["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
+
+
+def test_contrastive_training_brings_pairs_together(tmp_path, monkeypatch):
+    contrastive = pytest.importorskip("encoder.contrastive")
+    torch.manual_seed(0)
+    files.save(EncoderModel(PRESETS["encoder-tiny"]), TOKENIZER, tmp_path / "start", torch.float32)
+    rng = random.Random(0)
+    # Nothing in a question stands in its passage: which belongs to which can only be learnt.
+    asks = [f"{a} {b}" for a in ("red", "blue", "green", "white", "black") for b in ("horse", "river", "sword", "king")]
+    tells = [f"{a} {b}" for a in ("one", "two", "three", "four", "five") for b in ("sang", "slept", "fell", "won")]
+    pairs = [{"query": q, "passage": t} for q, t in zip(asks, tells, strict=True)]
+    with (tmp_path / "pairs.jsonl").open("w") as f:
+        f.writelines(json.dumps(rng.choice(pairs)) + "\n" for _ in range(400))
+    args = ["--pairs", tmp_path / "pairs.jsonl", "--start", tmp_path / "start", "--out", tmp_path / "out"]
+    run(contrastive, monkeypatch, *args, "--steps", 40, "--batch", 16, "--mini-batch", 8, "--lr", 3e-3)
+
+    def accuracy(folder: Path) -> float:
+        encoder = Encoder.load(folder, torch.float32)
+        scores = encoder.encode([p["query"] for p in pairs]) @ encoder.encode([p["passage"] for p in pairs]).T
+        return float((scores.argmax(1) == np.arange(len(pairs))).mean())
+
+    assert accuracy(tmp_path / "start") < 0.3
+    assert accuracy(tmp_path / "out" / "model") > 0.9
