@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Literal
 
 from app.lexicon import ALTERNATIVES, KIND_WORDS
-from app.text import Word, content, words
+from app.text import Word, content, forms, words
 from corpus.store import Store, fold
 from retrieval.names import Names
 from retrieval.words import clean, split
@@ -97,9 +97,8 @@ def _bare(word: Word) -> str:
 
 
 def _known(word: Word, vocabulary: Vocabulary) -> bool:
-    return vocabulary.count(_bare(word)) > 0 or any(
-        vocabulary.count(alternative) for alternative in ALTERNATIVES.get(word.stem, ())
-    )
+    others = (*forms(_bare(word)), *ALTERNATIVES.get(word.stem, ()))
+    return vocabulary.count(_bare(word)) > 0 or any(map(vocabulary.count, others))
 
 
 def analyse(text: str, names: Names, vocabulary: Vocabulary) -> Question:

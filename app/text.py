@@ -36,26 +36,23 @@ _NUMBERS |= {"thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "hundr
 _NUMBERS |= {"first": "1st", "second": "2nd", "third": "3rd", "fourth": "4th", "fifth": "5th", "sixth": "6th"}
 _NUMBERS |= {"seventh": "7th", "eighth": "8th", "ninth": "9th", "tenth": "10th"}
 
-_IRREGULAR = {
-    form: base
-    for base, forms in {
-        "wife": "wives", "wolf": "wolves", "elf": "elves", "dwarf": "dwarves", "life": "lives", "man": "men",
-        "woman": "women", "child": "children", "die": "died dying dies", "slay": "slew slain",
-        "bear": "bore born borne",
-        "swear": "swore sworn", "fight": "fought", "write": "wrote written", "teach": "taught", "become": "became",
-        "lead": "led", "meet": "met", "give": "gave given", "take": "took taken", "win": "won", "lose": "lost",
-        "steal": "stole stolen", "build": "built", "bring": "brought", "fall": "fell fallen", "know": "knew known",
-        "make": "made", "leave": "left", "ride": "rode ridden", "see": "saw seen", "go": "went gone goes",
-        "come": "came",
-        "speak": "spoke spoken", "bind": "bound", "find": "found", "grow": "grew grown", "hold": "held", "keep": "kept",
-        "flee": "fled", "forge": "forged forging", "raise": "raised raising", "wield": "wielded", "lie": "lay lain",
-        "choose": "chose chosen", "draw": "drew drawn", "break": "broke broken", "sing": "sang sung", "tell": "told",
-        "hide": "hid hidden", "rule": "ruler ruled", "begin": "began begun", "wear": "wore worn", "feed": "fed",
-        "strike": "struck", "think": "thought", "buy": "bought", "sell": "sold", "wake": "woke", "eat": "ate eaten",
-        "call": "called", "name": "named",
-    }.items()
-    for form in forms.split()
+_FORMS = {
+    "wife": "wives", "wolf": "wolves", "elf": "elves", "dwarf": "dwarves", "life": "lives", "man": "men",
+    "woman": "women", "child": "children", "die": "died dying dies", "slay": "slew slain",
+    "bear": "bore born borne",
+    "swear": "swore sworn", "fight": "fought", "write": "wrote written", "teach": "taught", "become": "became",
+    "lead": "led", "meet": "met", "give": "gave given", "take": "took taken", "win": "won", "lose": "lost",
+    "steal": "stole stolen", "build": "built", "bring": "brought", "fall": "fell fallen", "know": "knew known",
+    "make": "made", "leave": "left", "ride": "rode ridden", "see": "saw seen", "go": "went gone goes",
+    "come": "came",
+    "speak": "spoke spoken", "bind": "bound", "find": "found", "grow": "grew grown", "hold": "held", "keep": "kept",
+    "flee": "fled", "forge": "forged forging", "raise": "raised raising", "wield": "wielded", "lie": "lay lain",
+    "choose": "chose chosen", "draw": "drew drawn", "break": "broke broken", "sing": "sang sung", "tell": "told",
+    "hide": "hid hidden", "rule": "ruler ruled", "begin": "began begun", "wear": "wore worn", "feed": "fed",
+    "strike": "struck", "think": "thought", "buy": "bought", "sell": "sold", "wake": "woke", "eat": "ate eaten",
+    "call": "called", "name": "named",
 }  # fmt: skip
+_IRREGULAR = {form: base for base, forms in _FORMS.items() for form in forms.split()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +103,12 @@ def stem(word: str) -> str:
     if base.endswith("e") and len(base) > 3:
         base = base[:-1]
     return base[:-1] + "i" if base.endswith("y") and len(base) > 3 else base
+
+
+def forms(word: str) -> list[str]:
+    """An irregular word's other forms, in either direction (*sell* → *sold*); none for a regular one."""
+    base = _IRREGULAR.get(word.casefold(), word.casefold())
+    return [base, *_FORMS[base].split()] if base in _FORMS else []
 
 
 def words(text: str) -> list[Word]:

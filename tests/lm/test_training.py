@@ -42,7 +42,7 @@ def test_shards_hold_every_document_once(tmp_path):
     texts = documents(50)
     counts = data.write_shard(iter(texts), TOKENIZER, tmp_path / "shard", holdout_every=10)
     train, held = (data.Shard.open(tmp_path / f"shard.{kind}", TOKENIZER.bos) for kind in ("bin", "heldout.bin"))
-    read = [TOKENIZER.decode(s.document(i)[1:]) for s in (train, held) for i in range(len(s))]
+    read = [TOKENIZER.decode(s.document(i)[1:].tolist()) for s in (train, held) for i in range(len(s))]
     assert sorted(read) == sorted(texts)
     assert len(held) == 5 and counts["documents"] == 50
     assert counts["bytes"] + counts["heldout_bytes"] == sum(len(t.encode()) for t in texts)
