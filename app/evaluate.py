@@ -134,9 +134,17 @@ def _ask(row: Any, required: bool) -> Ask:
 
 
 def says(text: str, aliases: Sequence[str]) -> bool:
-    """Whether a text holds one of the aliases, between word boundaries, whatever the case and the accents."""
+    """Whether a text holds one of the aliases, between word boundaries, whatever the case and the accents.
+
+    An alias of the form ``a + b`` is a list: each of its parts must be there, in any order.
+    """
     plain = _plain(text)
-    return any(f" {_plain(alias).strip()} " in plain for alias in aliases if _plain(alias).strip())
+
+    def holds(alias: str) -> bool:
+        parts = [_plain(part).strip() for part in alias.split(" + ")]
+        return any(parts) and all(f" {part} " in plain for part in parts)
+
+    return any(holds(alias) for alias in aliases)
 
 
 def _plain(text: str) -> str:

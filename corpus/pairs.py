@@ -131,10 +131,30 @@ def question_pairs(folder: Path, name: str, limit: int | None, rng: random.Rando
     return pairs
 
 
+def codex_question_pairs(questions: Path, folder: Path, rng: random.Random) -> list[dict]:
+    """Train questions over the codex, each with the passages that hold its evidence; few and ours, so three times."""
+    by_place: dict[str, list[Passage]] = {}
+    for page in codex.load(folder):
+        article = codex.parse_page(page)
+        by_place[article.title] = chunk.passages(article)
+    pairs = []
+    for line in questions.open(encoding="utf-8"):
+        row = json.loads(line)
+        turns = row.get("turns") or [row]
+        for turn in turns:
+            for e in turn.get("evidence", []):
+                for p in by_place.get(e["article"], []):
+                    if p.section == e["section"] and p.start <= e["start"] < p.end:
+                        query = turn.get("rewrite") or turn["question"]
+                        pairs.append({"query": query, "passage": f"{p.heading}\n{p.text}", "kind": "codex questions"})
+    return pairs * 3
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with witcher/, lore/ and qa/")
     parser.add_argument("--codex", type=Path, default=Path("corpus/codex"))
+    parser.add_argument("--questions", type=Path, default=Path("corpus/questions/train.jsonl"))
     parser.add_argument("--lore", type=int, default=4_000, help="articles of each other world at most")
     parser.add_argument("--out", type=Path, default=Path("runs/pairs.jsonl"))
     args = parser.parse_args()
@@ -148,6 +168,8 @@ def main() -> None:
         rows = list(read_zst(args.data / f"lore/{name}.jsonl.zst"))
         for row in rng.sample(rows, min(len(rows), args.lore)):
             pairs += article_pairs(wiki_article({**row, "facts": row.get("facts") or {}}), rng)
+    if args.questions.exists():
+        pairs += codex_question_pairs(args.questions, args.codex, rng)
     for name, limit in QUESTION_SETS:
         pairs += question_pairs(args.data / "qa", name, limit, rng)
     rng.shuffle(pairs)

@@ -98,6 +98,8 @@ def test_groundedness_counts_sentences_that_their_citation_bears():
         ("Yennefer of  Vengerberg", "yennefer of vengerberg", True),
         ("the Scoiatael", "Scoia'tael", True),
         ("", "a", False),
+        ("Igni and Aard", "Aard + Igni", True),
+        ("Igni and Quen", "Aard + Igni", False),
     ],
 )
 def test_aliases_match_on_word_boundaries(text, alias, expected):
