@@ -168,19 +168,15 @@ class PackedRows:
         self.chance = chance / chance.sum()
         self.length, self.buffer_size = length, buffer
         self.random = np.random.default_rng(seed)
-        self.buffer: list[tuple[int, int, int]] = []  # (shard, document, offset)
+        self.buffer: list[tuple[int, int, int, int]] = []  # (shard, document, offset, tokens from there)
 
-    def _draw(self) -> tuple[int, int, int]:
+    def _draw(self) -> tuple[int, int, int, int]:
         shard = int(self.random.choice(len(self.shards), p=self.chance))
         document = int(self.random.integers(len(self.shards[shard])))
         size = len(self.shards[shard].document(document))
         # A document longer than a row enters at a random place, or its tail would never be seen.
         offset = int(self.random.integers(size - self.length)) if size > 2 * self.length else 0
-        return shard, document, offset
-
-    def _tokens(self, item: tuple[int, int, int]) -> np.ndarray:
-        shard, document, offset = item
-        return self.shards[shard].document(document)[offset : offset + self.length + 1]
+        return shard, document, offset, min(size - offset, self.length + 1)
 
     def row(self) -> np.ndarray:
         """One row, ``(length + 1,)`` int64."""
@@ -189,13 +185,17 @@ class PackedRows:
         while room:
             while len(self.buffer) < self.buffer_size:
                 self.buffer.append(self._draw())
-            sizes = [len(self._tokens(item)) for item in self.buffer]
-            fitting = [i for i, size in enumerate(sizes) if size <= room]
+            best, best_size, shortest = -1, 0, 0
+            for i, item in enumerate(self.buffer):
+                if best_size < item[3] <= room:
+                    best, best_size = i, item[3]
+                if item[3] < self.buffer[shortest][3]:
+                    shortest = i
             # When nothing fits, crop the shortest: it loses the least.
-            best = max(fitting, key=sizes.__getitem__) if fitting else min(range(len(sizes)), key=sizes.__getitem__)
-            piece = self._tokens(self.buffer.pop(best))[:room]
-            parts.append(piece)
-            room -= len(piece)
+            shard, document, offset, size = self.buffer.pop(best if best >= 0 else shortest)
+            size = min(size, room)
+            parts.append(self.shards[shard].document(document)[offset : offset + size])
+            room -= size
         return np.concatenate(parts).astype(np.int64)
 
     def batch(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -208,7 +208,7 @@ class PackedRows:
 
     def load_state_dict(self, state: dict) -> None:
         self.random.bit_generator.state = state["random"]
-        self.buffer = [tuple(item) for item in state["buffer"]]
+        self.buffer = list(state["buffer"])
 
 
 def open_mix(folder: Path, bos: int, kind: str = "bin") -> tuple[list[Shard], list[float]]:

@@ -64,7 +64,9 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+        # Written out: F.rms_norm is several times slower on a CPU. In float32, since bf16 squares lose too much.
+        y = x.float()
+        return self.weight.to(x.dtype) * (y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
 
 
 class KVCache:
