@@ -1,0 +1,103 @@
+"""Builders of training data, on invented articles and questions."""
+
+import json
+import random
+
+import pytest
+
+from corpus import grounded, pairs
+from corpus.chunk import passages
+from corpus.types import FACTS_PATH
+
+ROW = {
+    "title": "Orsolya",
+    "facts": {"home_town": "Marn; Brennport", "race": "human"},
+    "text": "Orsolya was a healer of Marn who never turned a patient away from her door, rich or poor.\n\n"
+    "## Life\n\nOrsolya was raised by the hermit Maruk in the Hollow Hills, far from any road.\n\n"
+    "### The siege\n\nDuring the siege of Brennport she nursed the wounded of both armies in one cellar.\n\n"
+    "## Legacy\n\nA well in Marn bears her name, and its water is said to taste of iron and mint.",
+}
+
+
+def test_markdown_headings_become_paths_and_facts_a_section():
+    article = pairs.wiki_article(ROW)
+    assert [s.path for s in article.sections] == [(), ("Life",), ("Life", "The siege"), ("Legacy",), FACTS_PATH]
+    assert "Orsolya — home town: Marn, Brennport." in article.sections[-1].text
+
+
+def test_every_pair_holds_a_passage_of_the_article_or_all_but_a_sentence_of_it():
+    article = pairs.wiki_article(ROW)
+    whole = {f"{p.heading}\n{p.text}" for p in passages(article)}
+    made = [pair for seed in range(30) for pair in pairs.article_pairs(article, random.Random(seed))]
+    assert {pair["kind"] for pair in made} >= {"title", "heading", "fact", "sentence"}
+    for pair in made:
+        assert pair["query"].strip()
+        assert pair["passage"] in whole or pair["kind"] == "cloze"
+    facts = {pair["passage"] for pair in made if pair["kind"] == "fact"}
+    assert len(facts) == 1 and "home town" in facts.pop()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_typo_is_one_slip(seed):
+    slip = pairs.typo("yennefer", random.Random(seed))
+    assert slip[0] == "y" and abs(len(slip) - 8) <= 1
+    assert sorted(slip) == sorted("yennefer") or len(slip) != 8
+    assert pairs.typo("a 1", random.Random(seed)) == "a 1"
+
+
+def test_questions_are_paired_with_the_passage_of_their_evidence(tmp_path):
+    folder = tmp_path / "codex" / "character"
+    folder.mkdir(parents=True)
+    (folder / "orsolya.md").write_text(
+        "---\ntitle: Orsolya\nkind: character\ncanon: [books]\nfacts:\n  race: human\nsources: [A Book]\n---\n"
+        "Orsolya was a healer.\n\n## Life\nMaruk raised her. She had a mule.\n",
+        encoding="utf-8",
+    )
+    start = len("Maruk raised her. ")
+    evidence = {"article": "Orsolya", "section": 1, "start": start, "end": start + 15, "text": "She had a mule."}
+    row = {"question": "What animal did Orsolya keep?", "answers": ["mule"], "evidence": [evidence]}
+    turn = {"question": "And hers?", "rewrite": "Which animal was Orsolya's?", "evidence": [evidence]}
+    questions = tmp_path / "train.jsonl"
+    questions.write_text(json.dumps(row) + "\n" + json.dumps({"turns": [turn]}) + "\n", encoding="utf-8")
+    made = pairs.codex_question_pairs(questions, tmp_path / "codex", random.Random(0))
+    assert {pair["query"] for pair in made} == {"What animal did Orsolya keep?", "Which animal was Orsolya's?"}
+    assert {pair["passage"] for pair in made} == {"Orsolya › Life\nMaruk raised her. She had a mule."}
+
+
+def test_trimming_keeps_the_answer_and_whole_sentences():
+    text = " ".join(f"Sentence number {n} speaks of lamp {n * 7}." for n in range(60))
+    cut = grounded.trim(text, "lamp 210", words=40)
+    assert "lamp 210." in cut and len(cut.split()) <= 40 and cut in text
+    assert cut.startswith("Sentence") and cut.endswith(".")
+
+
+def test_unanswerable_rows_lack_the_answer_and_the_others_cite_it():
+    rows = [
+        {
+            "title": f"T{n % 5}",
+            "text": f"Keeper {n} owned mule {n}x.",
+            "question": f"Whose? {n}",
+            "answer": f"mule {n}x",
+            "kind": "k",
+        }
+        for n in range(300)
+    ]
+    made = list(grounded.assemble(rows, random.Random(0), distractors=2, unanswerable=0.2))
+    declined = [row for row in made if row["answer"] == grounded.DECLINE]
+    assert 0.12 < len(declined) / len(made) < 0.28
+    places = set()
+    for source, row in zip(rows, made, strict=True):
+        holding = [n for n, (_, text) in enumerate(row["passages"], 1) if source["answer"] in text]
+        if row["answer"] == grounded.DECLINE:
+            assert not holding and len(row["passages"]) == 2
+        else:
+            assert row["answer"] == f"{source['answer']} [{holding[0]}]." and len(holding) == 1
+            assert len(row["passages"]) == 3
+            places.add(holding[0])
+    assert places == {1, 2, 3}
+
+
+def test_the_decline_is_the_one_that_the_decoder_knows():
+    from lm.chat import DECLINE
+
+    assert grounded.DECLINE == DECLINE
