@@ -18,7 +18,8 @@ test: $(VENV)/dev.stamp ## everything that must hold
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy app.py  # apart from the package of the same name
-	$(BIN)/python -m corpus.check
+	$(BIN)/python -m corpus.check --errors-only
+	$(BIN)/python -m corpus.question_sets check --strict --errors-only
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/dev.stamp ## every figure that the project claims
@@ -38,7 +39,7 @@ $(VENV)/run.stamp: $(VENV)/torch.stamp requirements.txt
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,bench,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,instruct,bench,dev]'
 	touch $@
 
 requirements: ## write requirements.txt, which Spaces installs, from pyproject.toml
