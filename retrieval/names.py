@@ -106,10 +106,21 @@ class Names:
         for at, word in enumerate(words):
             if at in named or word.stop or len(changes) >= MAX_CORRECTIONS:
                 continue
+            old = question[word.start : word.end]
             right = self.speller.correct(word.key)
             if right and not self._known(word.text):
-                old, new = question[word.start : word.end], self._shown[right]
-                changes[old] = new
-                pieces += [question[done : word.start], new]
-                done = word.end
+                new = self._shown[right]
+            elif self._owner(words, at):
+                new = f"{old[:-1]}'s"
+            else:
+                continue
+            changes[old] = new
+            pieces += [question[done : word.start], new]
+            done = word.end
         return "".join([*pieces, question[done:]]), changes
+
+    def _owner(self, words: list[Word], at: int) -> bool:
+        """Whether a word is a name in the possessive whose apostrophe was left out: *ciris grandmother*."""
+        key = words[at].key
+        owns = at + 1 < len(words) and not words[at + 1].stop
+        return owns and key.endswith("s") and key not in self._names and key[:-1] in self._names
