@@ -72,9 +72,9 @@ def everything(data: Path, weights: Path) -> tuple[dict, list[int], np.ndarray]:
         vectors = dict[int, np.ndarray]()
         for ids, rows in store.iter_vectors(encoder.model_hash):
             vectors.update(zip(map(int, ids), rows, strict=True))
-    ids = sorted(map(int, VectorIndex.open(data / "index", encoder).ids()))
-    assert ids == sorted(vectors), "the index holds just the passages of the archive"
-    return tables, ids, np.stack([vectors[id] for id in ids])
+    held = sorted(map(int, VectorIndex.open(data / "index", encoder).ids()))
+    assert held == sorted(vectors), "the index holds just the passages of the archive"
+    return tables, held, np.stack([vectors[id] for id in held])
 
 
 def same(one: Path, two: Path, weights: Path) -> None:
