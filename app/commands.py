@@ -122,8 +122,22 @@ def ingest(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def _question(text: str, option: str, limit: int) -> str:
+    """The text of a question from the command line, where a mistake should stop a script, unlike in the chat.
+
+    Raises:
+        SettingsError: it is empty or longer than ``limit`` characters.
+    """
+    if not text.strip():
+        raise SettingsError(f"{option}: the question is empty.")
+    if len(text) > limit:
+        raise SettingsError(f"{option}: the question has {len(text):,} characters; {limit:,} are the most.")
+    return text
+
+
 def ask(args: argparse.Namespace, settings: Settings) -> int:
     """Answer one question."""
+    _question(args.ask, "--ask", settings.question_limit)
     answer = open_pipeline(settings).ask(args.ask, canon=args.canon)
     if args.json:
         if answer.note:
@@ -136,6 +150,7 @@ def ask(args: argparse.Namespace, settings: Settings) -> int:
 
 def search(args: argparse.Namespace, settings: Settings) -> int:
     """List the passages that a query brings."""
+    _question(args.search, "--search", settings.question_limit)
     found = open_pipeline(settings.model_copy(update={"generator": "evidence"})).search(
         args.search, settings.candidates, args.canon
     )

@@ -318,3 +318,12 @@ def test_an_archive_without_passages_says_what_to_do(main, tmp_path, capsys):
         pass
     assert main("--data", tmp_path / "d", "--ask", "x") == commands.ARCHIVE
     assert "empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--ask", "--search"])
+@pytest.mark.parametrize("text", ["", " \n ", "x" * 100_000], ids=["empty", "blank", "endless"])
+def test_questions_that_are_none_stop_before_anything_is_loaded(main, tmp_path, capsys, option, text):
+    assert main("--data", tmp_path / "d", option, text) == commands.USAGE
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and option in said and len(said) < 200
+    assert not (tmp_path / "d").exists()
