@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retrieval.search import Hit
+
+if TYPE_CHECKING:
+    from app.evidence import Evidence
+    from lm.reader import TracedToken
 
 SILENT = "The archives do not say."
 """What the decoder writes, word for word, when its passages hold no answer."""
@@ -53,6 +57,9 @@ class Answer:
     note: str = ""  # about the question itself, e.g. that it was cut; not part of the answer
     sentences: tuple[Sentence, ...] = ()
     hits: tuple[Hit, ...] = field(default=(), repr=False)  # what the search brought, for those who look inside
+    evidence: tuple[Evidence, ...] = field(default=(), repr=False)  # sentences weighed, best first
+    read: tuple[Hit, ...] = field(default=(), repr=False)  # passages that the decoder read, as it numbered them
+    tokens: tuple[TracedToken, ...] = field(default=(), repr=False)  # every token that the decoder wrote, kept or not
     nearest: tuple[str, ...] = ()  # titles worth trying when the archives are silent
 
     def to_json(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from app import evidence as ev
 from app import followup, support
@@ -23,6 +23,9 @@ from corpus.store import Store, StoredPassage
 from retrieval.names import Names
 from retrieval.search import Found, Hit
 from retrieval.words import clean, split
+
+if TYPE_CHECKING:
+    from lm.reader import TracedToken
 
 RELEVANT = 0.85  # a draft's sentence must rest on evidence at least this good, compared with the best there is
 SECOND = 0.96  # a second sentence is quoted when its score is this close to the first's
@@ -50,6 +53,7 @@ class Reader(Protocol):
         passages: Sequence[tuple[str, str]],
         history: Sequence[tuple[str, str]] = (),
         max_new_tokens: int = 96,
+        trace: list[TracedToken] | None = None,
     ) -> Iterator[str]: ...
 
 
@@ -133,9 +137,12 @@ class Pipeline:
 
         # Whether the archives answer at all is decided above, by the evidence.  The decoder's own "do not say" means no
         # more than that it has nothing to add: the first weights say so far too often (docs/training-log.md).
+        read: list[Hit] = []
+        traced: list[TracedToken] = []
         if not writer.short_answer() and self.reader is not None:
             yield Status("Reading the passages")
-            yield from self._draft(alone, _reading_list(best, hits, self.settings.passages), writer, clock)
+            read = _reading_list(best, hits, self.settings.passages)
+            yield from self._draft(alone, read, writer, traced, clock)
         writer.finish()
         clock.lap("check")
         yield Final(
@@ -151,6 +158,9 @@ class Pipeline:
                 note,
                 tuple(writer.sentences),
                 tuple(hits),
+                tuple(best),
+                tuple(read),
+                tuple(traced),
             )
         )
 
@@ -205,13 +215,15 @@ class Pipeline:
         lowest = min((hit.score for hit in hits), default=0.0)
         return [*hits, *(Hit(passage, lowest / 2) for passage in more)]
 
-    def _draft(self, question: str, read: Sequence[Hit], writer: _Writer, clock: _Clock) -> Iterator[Event]:
+    def _draft(
+        self, question: str, read: Sequence[Hit], writer: _Writer, traced: list[TracedToken], clock: _Clock
+    ) -> Iterator[Event]:
         """Let the decoder write; keep each sentence that its passage bears."""
         assert self.reader is not None
         passages = [hit.passage for hit in read]
         shown = [(passage.heading, ev.readable(passage.text)) for passage in passages]
         tail, begun = "", False
-        for piece in self.reader.stream(question, shown, (), self.settings.max_new_tokens):
+        for piece in self.reader.stream(question, shown, (), self.settings.max_new_tokens, traced):
             if not begun:
                 clock.mark("first_token")
                 begun = True
@@ -381,4 +393,4 @@ def _silent(
         text = f"The archives do not hold anything about {' or '.join(f'“{word}”' for word in question.unknown[:2])}."
     if nearest:
         text += f" The nearest articles: {', '.join(nearest)}."
-    return Answer(asked, alone, text, True, sure, (), clock.done(), "evidence", note, (), tuple(hits), nearest)
+    return Answer(asked, alone, text, True, sure, (), clock.done(), "evidence", note, (), tuple(hits), nearest=nearest)

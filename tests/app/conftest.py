@@ -16,6 +16,7 @@ from app.text import content
 from corpus.chunk import passages
 from corpus.store import Store
 from corpus.types import FACTS_PATH, Article, Page, Section
+from lm.reader import TracedToken
 from retrieval.index import VectorIndex, build
 from retrieval.search import Searcher
 
@@ -84,6 +85,7 @@ class Scripted:
         passages: Sequence[tuple[str, str]],
         history: Sequence[tuple[str, str]] = (),
         max_new_tokens: int = 96,
+        trace: list[TracedToken] | None = None,
     ) -> Iterator[str]:
         self.read = list(passages)
         text = self.says if isinstance(self.says, str) else self.says(passages)
