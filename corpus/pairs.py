@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from corpus import chunk, codex, infobox
+from corpus.split import split_of
 from corpus.types import Article, Fact, Passage, Section
 
 # (file, questions at most): real search queries (qed_nq, nq_open_oracle) are few and weigh most; most SQuAD questions
@@ -163,7 +164,8 @@ def main() -> None:
     for page in codex.load(args.codex):
         pairs += article_pairs(codex.parse_page(page), rng)
     for row in read_zst(args.data / "witcher/wiki_characters.jsonl.zst"):
-        pairs += article_pairs(wiki_article(row), rng)
+        if split_of(row["title"]) == "train":  # the others are asked about in benchmarks/questions/wiki-dev.jsonl
+            pairs += article_pairs(wiki_article(row), rng)
     for name in ("got_wiki", "lotr_wiki", "wookieepedia_characters"):
         rows = list(read_zst(args.data / f"lore/{name}.jsonl.zst"))
         for row in rng.sample(rows, min(len(rows), args.lore)):

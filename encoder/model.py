@@ -61,8 +61,9 @@ class Embeddings(nn.Module):
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.d_model)
         self.norm = nn.LayerNorm(config.d_model, bias=False)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.norm(self.tok_embeddings(ids))  # (B, T, D)
+    def forward(self, ids: Tensor, marks: Tensor | None = None) -> Tensor:
+        x = self.tok_embeddings(ids)  # (B, T, D)
+        return self.norm(x if marks is None else x + marks)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -150,17 +151,18 @@ class EncoderModel(nn.Module):
             mask = mask | torch.eye(T, dtype=torch.bool, device=keep.device)
         return mask
 
-    def forward(self, ids: Tensor, keep: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, keep: Tensor, marks: Tensor | None = None) -> Tensor:
         """Contextual vectors.
 
         Args:
             ids: token ids, ``(B, T)``, T at most ``config.max_length``.
             keep: ``(B, T)`` bool, False on padding.
+            marks: ``(B, T, D)``, added to the token embeddings; the second stage marks tokens in this way.
 
         Returns:
             ``(B, T, D)``; what stands at padded places is meaningless.
         """
-        x = self.embeddings(ids)
+        x = self.embeddings(ids, marks)
         cos, sin = (t[: ids.shape[1]].to(x.dtype) for t in (self.cos, self.sin))
         masks = {
             kind: self.attention_mask(keep, kind)

@@ -1,12 +1,12 @@
-"""Does search find the right passage?  Recall, MRR and nDCG for BM25, dense search and their fusion.
+"""Does search find the right passage?  Recall, MRR and nDCG for BM25, dense search, their fusion, the second stage.
 
     python -m retrieval.evaluate --questions FILE.jsonl [--json OUT] [--data DIR] [--encoder DIR]
 
 A row of the question file: ``{"id", "question", "answers": [aliases], "article": title or list of titles, "evidence":
-sentence or null, "type"}``.  A passage is relevant when it belongs to a named article (by title or alias) and holds
-the evidence sentence or, without one, an answer on word boundaries; both ignore case, accents, apostrophes and
-spacing.  Rows without an article (questions to be declined) are passed over.  A question for which the archive holds
-no relevant passage counts as a miss everywhere and is reported as ``without_passage``.
+sentence, list of them as in ``corpus/questions``, or null, "type"}``.  A passage is relevant when it belongs to a named
+article (by title or alias) and holds an evidence sentence or, without one, an answer on word boundaries; both ignore
+case, accents, apostrophes and spacing.  Rows without an article (questions to be declined) are passed over.  A question
+for which the archive holds no relevant passage counts as a miss everywhere and is reported as ``without_passage``.
 
 Metrics come from ir-measures (MacAvaney, Macdonald & Ounis, "Streamlining Evaluation with ir-measures", ECIR 2022):
 R@k is the share of the relevant passages among the first k, Success@5 whether there is any.  Intervals are 95 %
@@ -50,7 +50,7 @@ class Question:
     question: str
     answers: tuple[str, ...]
     articles: tuple[str, ...]
-    evidence: str
+    evidence: tuple[str, ...]
     type: str
 
 
@@ -76,12 +76,16 @@ def read_questions(path: str | Path) -> list[Question]:
         try:
             row = json.loads(line)
             articles = row.get("article") or []
+            evidence = row.get("evidence") or []
+            evidence = [evidence] if isinstance(evidence, str) else [e["text"] for e in evidence]
+            if isinstance(row.get("evidence"), list):  # a question over two articles names both in its evidence
+                articles = list(dict.fromkeys([articles, *(e["article"] for e in row["evidence"])])) if articles else []
             question = Question(
                 id=str(row["id"]),
                 question=str(row["question"]),
                 answers=tuple(map(str, row.get("answers") or [])),
                 articles=(articles,) if isinstance(articles, str) else tuple(map(str, articles)),
-                evidence=row.get("evidence") or "",
+                evidence=tuple(map(str, evidence)),
                 type=str(row.get("type") or "other"),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -102,7 +106,7 @@ def relevant(store: Store, question: Question) -> set[int]:
         "SELECT id, title FROM pages UNION SELECT id, display_title FROM pages UNION SELECT page, alias FROM aliases"
     )
     pages = sorted({row["id"] for row in named if key(row["title"]) in wanted})
-    phrases = [_plain(text) for text in ([question.evidence] if question.evidence else question.answers)]
+    phrases = [_plain(part) for text in question.evidence or question.answers for part in text.split(" + ")]
     found: set[int] = set()
     for page in pages:
         for row in store.rows("SELECT id, text FROM passages WHERE page = ?", [page]):
@@ -157,15 +161,23 @@ def bootstrap(values: Sequence[float], resamples: int = RESAMPLES, seed: int = S
     return Score(float(sample.mean()), float(low), float(high))
 
 
-def report(searcher: Searcher, questions: Sequence[Question]) -> dict[str, Any]:
-    """Every system's metrics, over all questions and by type, with the time that a question takes."""
+def stages(searcher: Searcher) -> dict[str, Ranker]:
+    """Each stage of the search as a ranker."""
     store, names = searcher.store, searcher.names
-    judged = {question.id: relevant(store, question) for question in questions}
+    first = Searcher(store, searcher.index, searcher.encoder, depth=searcher.depth, weights=searcher.weights)
     systems: dict[str, Ranker] = {
         "bm25": lambda text: [id for id, _ in lexical.search(store, text, DEPTH, None, names)],
         "dense": lambda text: [id for id, _ in searcher.dense(text, DEPTH)],
-        "fusion": lambda text: [hit.passage.id for hit in searcher.search(text, DEPTH)],
+        "fusion": lambda text: [hit.passage.id for hit in first.search(text, DEPTH)],
     }
+    if searcher.second is not None:
+        systems["second"] = lambda text: [hit.passage.id for hit in searcher.search(text, DEPTH)]
+    return systems
+
+
+def report(store: Store, systems: dict[str, Ranker], questions: Sequence[Question]) -> dict[str, Any]:
+    """Every system's metrics, over all questions and by type, with the time that a question takes."""
+    judged = {question.id: relevant(store, question) for question in questions}
     types: dict[str, list[int]] = defaultdict(list)
     for at, question in enumerate(questions):
         types["all"].append(at)
@@ -226,9 +238,12 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument(
         "--encoder", default="weights/encoder", metavar="DIR", help="encoder weights (default: weights/encoder)"
     )
+    parser.add_argument(
+        "--reranker", default="weights/reranker", metavar="DIR", help="second stage; none: leave it out"
+    )
     options = parser.parse_args(list(arguments) if arguments is not None else None)
     # Here, so that --help and a mistyped option answer at once: importing the encoder imports torch.
-    from encoder import Encoder, EncoderError
+    from encoder import Encoder, EncoderError, Reranker
     from retrieval.index import VectorIndex
 
     try:
@@ -237,7 +252,8 @@ def main(arguments: Iterable[str] | None = None) -> int:
         folder = Path(options.data)
         index = VectorIndex.open(folder / "index", encoder)
         with Store(folder / "archive.sqlite") as store:
-            result = report(Searcher(store, index, encoder), questions)
+            second = Reranker.load(options.reranker) if options.reranker != "none" else None
+            result = report(store, stages(Searcher(store, index, encoder, second=second)), questions)
     except (CirillaError, EncoderError) as error:
         print(error, file=sys.stderr)
         return 1

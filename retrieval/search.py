@@ -1,16 +1,18 @@
-"""From a question to ranked passages: FTS5 and FAISS, fused by reciprocal rank."""
+"""From a question to ranked passages: FTS5 and FAISS, fused by reciprocal rank, then read by the second stage."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
+from corpus.chunk import sentences
 from corpus.store import Store, StoredPassage
+from encoder import Candidate
 from retrieval import fusion, lexical
 from retrieval.index import PassageEncoder, VectorIndex
 from retrieval.names import Names
@@ -21,7 +23,11 @@ WEIGHTS = (1.0, 0.3)
 """BM25 and dense, tuned on the dev questions: at equal weights the first encoder, the weaker of the two, does harm."""
 ALIKE = 0.9
 """Passages that share this much of their word triples (Jaccard) are taken for copies; see ``distinct``."""
+SECOND_WEIGHT = 1.0
+"""Of the second stage's ranking in the fusion, beside those of ``WEIGHTS``; tuned on the dev questions."""
 MAX_QUERY = 1_000  # characters that the encoder is given; it would cut later anyway
+CANDIDATES = 20
+"""Passages that the second stage reads: what two cores read in about a tenth of a second."""
 
 
 class QueryEncoder(PassageEncoder, Protocol):
@@ -30,21 +36,30 @@ class QueryEncoder(PassageEncoder, Protocol):
     def encode_queries(self, queries: Sequence[str]) -> np.ndarray: ...  # (n, dimension), unit length
 
 
+class SecondStage(Protocol):
+    """What this module needs of ``encoder.Reranker``."""
+
+    def score(self, question: str, candidates: Sequence[Candidate]) -> list[np.ndarray]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """A passage that was found, and what every stage thought of it; None where a stage did not find it."""
 
     passage: StoredPassage
-    score: float  # reciprocal rank fusion
+    score: float  # what the hits are ordered by: reciprocal rank fusion, the second stage's ranking included
     bm25: float | None = None
     bm25_rank: int | None = None  # from 1
     dense: float | None = None  # cosine
     dense_rank: int | None = None
+    second: float | None = None  # of its best sentence, a logit against "none of them answers"
+    second_rank: int | None = None
+    sentences: tuple[tuple[int, int, float], ...] = field(default=(), repr=False)  # start, end, second-stage score
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Hits, with how they came about.  ``timings`` in milliseconds by stage: lexical, encode, dense, fuse, total."""
+    """Hits, and how they came about.  ``timings``: milliseconds of lexical, encode, dense, fuse, second and total."""
 
     hits: list[Hit]
     timings: dict[str, float]
@@ -64,10 +79,11 @@ class Searcher:
         index: VectorIndex,
         encoder: QueryEncoder,
         *,
+        second: SecondStage | None = None,
         depth: int = DEPTH,
         weights: tuple[float, float] = WEIGHTS,
     ) -> None:
-        self.store, self.index, self.encoder = store, index, encoder
+        self.store, self.index, self.encoder, self.second = store, index, encoder, second
         self.depth, self.weights = depth, weights
         self.names = Names.of(store)
         self._allowed: dict[str, np.ndarray] = {}
@@ -98,8 +114,9 @@ class Searcher:
         bm25_ranks, dense_ranks = fusion.ranks(list(by_bm25)), fusion.ranks(list(by_dense))
         fused = fusion.reciprocal_rank_fusion([list(by_bm25), list(by_dense)], self.weights)
         scores = dict(fused)
-        # Thrice as many as asked for: enough to fill up after copies are dropped, and cheaper than reading them all.
-        passages = self.store.passages(id for id, _ in fused[: 3 * k])
+        wanted = max(k, CANDIDATES) if self.second else k
+        # Thrice as many as wanted: enough to fill up after copies are dropped, and cheaper than reading them all.
+        passages = self.store.passages(id for id, _ in fused[: 3 * wanted])
         hits = [
             Hit(
                 passage,
@@ -109,10 +126,39 @@ class Searcher:
                 by_dense.get(passage.id),
                 dense_ranks.get(passage.id),
             )
-            for passage in distinct(passages, k)
+            for passage in distinct(passages, wanted)
         ]
         clock.lap("fuse")
-        return Found(hits, clock.done(), dict(query.corrections))
+        if self.second is not None:
+            hits = self._read(query.text, hits)
+            clock.lap("second")
+        return Found(hits[:k], clock.done(), dict(query.corrections))
+
+    def read(self, question: str, hits: Sequence[Hit]) -> list[Hit]:
+        """The hits with the second stage's scores, in the order given; as they are where there is no second stage."""
+        if self.second is None or not hits:
+            return list(hits)
+        spans = [sentences(hit.passage.text) for hit in hits]
+        candidates = [
+            Candidate(hit.passage.heading, hit.passage.text, part) for hit, part in zip(hits, spans, strict=True)
+        ]
+        out = []
+        for hit, part, scores in zip(hits, spans, self.second.score(question[:MAX_QUERY], candidates), strict=True):
+            scored = tuple((a, b, float(score)) for (a, b), score in zip(part, scores, strict=True))
+            best = max((score for _, _, score in scored), default=-np.inf)
+            out.append(replace(hit, second=float(best), sentences=scored))
+        return out
+
+    def _read(self, question: str, hits: Sequence[Hit]) -> list[Hit]:
+        """Read and fuse once more: by the first stages' order and by the second's."""
+        read = self.read(question, hits)
+        order = sorted(range(len(read)), key=lambda i: -(read[i].second or 0.0))
+        ranks = {i: rank for rank, i in enumerate(order, 1)}
+        read = [
+            replace(hit, second_rank=ranks[i], score=hit.score + SECOND_WEIGHT / (fusion.K + ranks[i]))
+            for i, hit in enumerate(read)
+        ]
+        return sorted(read, key=lambda hit: -hit.score)
 
     def dense(self, question: str, k: int, canon: str | None = None) -> list[tuple[int, float]]:
         """Dense search alone: (id, cosine), best first; for evaluation."""

@@ -18,7 +18,7 @@ from tests.retrieval.conftest import FakeEncoder
 
 
 def ask(id="q", question="?", answers=(), articles=(), evidence="", type="other"):
-    return Question(id, question, tuple(answers), tuple(articles), evidence, type)
+    return Question(id, question, tuple(answers), tuple(articles), (evidence,) if evidence else (), type)
 
 
 def write(path, rows):
@@ -79,7 +79,7 @@ def test_questions_to_decline_are_passed_over(tmp_path):
     ]
     first, third = read_questions(write(tmp_path / "q.jsonl", rows))
     assert first == ask("1", "Who raised Ciri?", ["Vesemir"], ["Ciri"], "", "who")
-    assert (third.articles, third.evidence, third.type) == (("A", "B"), "", "other")
+    assert (third.articles, third.evidence, third.type) == (("A", "B"), (), "other")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"id": 1}', '{"id": 1, "question": "?", "article": 5}',
@@ -102,7 +102,7 @@ def test_report_by_system_and_type(shelf, tmp_path):
         ask("b", "Who is the queen of the dryads?", ["queen"], ["Eithne"], type="who"),
         ask("c", "Where is the treasure?", ["nowhere"], ["Eithne"], type="where"),
     ]
-    result = evaluate.report(searcher, questions)
+    result = evaluate.report(searcher.store, evaluate.stages(searcher), questions)
     assert result["questions"] == {"all": 3, "who": 2, "where": 1}
     assert result["without_passage"] == ["c"]
     assert set(result["systems"]) == {"bm25", "dense", "fusion"}

@@ -1,0 +1,168 @@
+"""What the second stage learns from: questions with the passages that the first stage brings, sentence by sentence.
+
+    python -m retrieval.candidates --questions corpus/questions/train.jsonl --out runs/ranking/train.jsonl
+    python -m retrieval.candidates --sets DIR --out runs/ranking/sets.jsonl
+
+A line is ``{"id", "query", "kind", "passages": [{"heading", "text", "spans": [[start, end], …], "labels": […]}, …]}``:
+passages in the first stage's order, their sentences, and for each sentence 1 where it is the evidence, 0 where it is
+not, -1 where it holds an answer without being the evidence: that may be chance or a second place that says the same, so
+nobody is told that it is wrong.  Questions to be declined have no 1 at all.
+
+``--sets`` makes the same out of public question sets, whose questions come with one passage; the others of a group are
+passages of the same title, which is what makes them hard.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from corpus import chunk
+from corpus.pairs import read_zst
+from corpus.store import Store, StoredPassage
+from retrieval.search import Searcher
+from retrieval.words import key
+
+DEPTH = 12  # passages of the first stage in a group
+SETS = [
+    ("qed_nq.train", 7_000),
+    ("qed_nq.dev", 2_000),
+    ("nq_open_oracle.dev", 2_000),
+    ("squad1.train", 24_000),
+    ("quoref.train", 3_000),
+    ("duorc.train", 4_000),
+    ("fairytaleqa.train", 5_000),
+]
+
+Group = dict[str, Any]
+
+
+def plain(text: str) -> str:
+    """Words alone, one space between them, spaces around."""
+    return " " + " ".join("".join(letter if letter.isalnum() else " " for letter in key(text)).split()) + " "
+
+
+def holds(text: str, aliases: Sequence[str]) -> bool:
+    """Whether one of the aliases stands in the text; ``a + b`` needs both."""
+    return any(all(plain(part) in text for part in alias.split(" + ")) for alias in aliases)
+
+
+def questions(path: Path) -> Iterator[dict[str, Any]]:
+    """(id, stand-alone question, aliases, evidence) of every row, turns of conversations included."""
+    for line in path.open(encoding="utf-8"):
+        row = json.loads(line)
+        for number, turn in enumerate(row.get("turns") or [row]):
+            yield {
+                "id": f"{row['id']}-{number}" if "turns" in row else row["id"],
+                "query": turn.get("rewrite") or turn["question"],
+                "answers": turn.get("answers", []),
+                # A false premise is corrected by its evidence: that is the sentence to be found.
+                "evidence": turn.get("evidence", []),
+                "kind": "decline" if row.get("decline") else row.get("type", ""),
+            }
+
+
+def label(passage: StoredPassage, row: dict[str, Any]) -> tuple[list[tuple[int, int]], list[int]]:
+    """Sentences of a passage and what they are to the question."""
+    spans = chunk.sentences(passage.text)
+    labels = []
+    for a, b in spans:
+        gold = any(
+            e["article"] == passage.title
+            and e["section"] == passage.section
+            and e["start"] < passage.start + b
+            and passage.start + a < e["end"]
+            for e in row["evidence"]
+        )
+        labels.append(1 if gold else -1 if holds(plain(passage.text[a:b]), row["answers"]) else 0)
+    return spans, labels
+
+
+def group(row: dict[str, Any], store: Store, searcher: Searcher) -> Group:
+    """A question with what the first stage brings, and its evidence's passages wherever they ranked."""
+    passages = [hit.passage for hit in searcher.search(row["query"], DEPTH)]
+    have = {passage.id for passage in passages}
+    for e in row["evidence"]:
+        found = store.rows(
+            "SELECT passages.id FROM passages JOIN pages ON pages.id = passages.page "
+            'WHERE pages.title = ? AND section = ? AND start < ? AND "end" > ?',
+            [e["article"], e["section"], e["end"], e["start"]],
+        )
+        new = [r["id"] for r in found if r["id"] not in have]
+        have.update(new)
+        passages += store.passages(new)
+    rows = []
+    for passage in passages:
+        spans, labels = label(passage, row)
+        rows.append({"heading": passage.heading, "text": passage.text, "spans": spans, "labels": labels})
+    return {"id": row["id"], "query": row["query"], "kind": row["kind"], "passages": rows}
+
+
+def set_groups(folder: Path, name: str, limit: int, rng: random.Random, others: int = 3) -> Iterator[Group]:
+    """Groups from a public question set."""
+    rows = [r for r in read_zst(folder / f"{name}.jsonl.zst") if r.get("answerable", True) and r.get("context")]
+    by_title: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        texts = by_title[row.get("title") or ""]
+        if row["context"] not in texts[-40:]:
+            texts.append(row["context"])
+    everything = [row["context"] for row in rows]
+    for row in rng.sample(rows, min(limit, len(rows))):
+        answer = row["answers"][0].strip()
+        texts = [text for text in by_title[row.get("title") or ""] if text != row["context"]]
+        picked = rng.sample(texts, min(len(texts), others)) if row.get("title") else []
+        picked += rng.sample(everything, others - len(picked))
+        passages = []
+        for text in (row["context"], *picked):
+            spans = chunk.sentences(text)
+            is_gold = text == row["context"]
+            hits = [holds(plain(text[a:b]), [answer]) for a, b in spans]
+            if is_gold and sum(hits) != 1:
+                break  # it is not known which sentence answers
+            labels = [int(hit) if is_gold else -int(hit) for hit in hits]
+            passages.append({"heading": row.get("title") or "", "text": text, "spans": spans, "labels": labels})
+        else:
+            rng.shuffle(passages)
+            yield {"id": f"{name}-{row.get('id', '')}", "query": row["question"], "kind": name, "passages": passages}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", type=Path, help="a file of corpus/questions")
+    parser.add_argument("--sets", type=Path, help="folder of public question sets (instead of --questions)")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="data folder with an index of the codex")
+    parser.add_argument("--encoder", type=Path, default=Path("weights/encoder"))
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with args.out.open("w", encoding="utf-8") as f:
+        for made in _groups(args):
+            f.write(json.dumps(made, ensure_ascii=False) + "\n")
+            count += 1
+    print(f"{count:,} groups in {args.out}")
+
+
+def _groups(args: argparse.Namespace) -> Iterator[Group]:
+    if args.sets:
+        rng = random.Random(0)
+        for name, limit in SETS:
+            yield from set_groups(args.sets, name, limit, rng)
+        return
+    from encoder import Encoder
+    from retrieval.index import VectorIndex
+
+    encoder = Encoder.load(args.encoder)
+    store = Store(args.data / "archive.sqlite")
+    searcher = Searcher(store, VectorIndex.open(args.data / "index", encoder), encoder)
+    for row in questions(args.questions):
+        yield group(row, store, searcher)
+
+
+if __name__ == "__main__":
+    main()
