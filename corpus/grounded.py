@@ -1,10 +1,15 @@
 """Grounded conversations for tuning the decoder: numbered passages and a question → an answer that cites.
 
-    python -m corpus.grounded --data DIR --out runs/grounded.jsonl
+    python -m corpus.grounded --data DIR --out runs/grounded.jsonl [--groups runs/ranking/train.jsonl]
 
-Every line is ``{"passages": [[heading, text], …], "turns": [["user", question]], "answer": "… [n]", "kind"}``.  The
-passage that holds the answer stands at a random place among distractors, from the same article where there are others;
-in some rows it is taken away, and the right answer is then that the archives do not say.
+Every line is ``{"passages": [[heading, text], …], "turns": [["user", question], …], "answer": "… [n].", "kind",
+"answers", "gold"}``; the last two, aliases and the numbers of the passages that hold them, are for whoever scores
+answers.  The passage that answers stands at a random place among distractors: passages of the same source that BM25
+finds for the question (the hard ones), others of the same title, and random ones.  None of them gives the answer away.
+In some rows the evidence is taken away, and the right answer is then that the archives do not say.
+
+:data:`MIXTURE` is the whole recipe.  The codex's own questions get the passages that retrieval really brings when
+``--groups`` names what ``python -m retrieval.candidates`` wrote, else BM25's.
 """
 
 from __future__ import annotations
@@ -12,128 +17,129 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from corpus import chunk, codex
-from corpus.pairs import ASK, read_zst, wiki_article
-from corpus.types import FACTS_PATH, Article
+from corpus.grounded_rows import DECLINE, Pool, Row, Shape, assemble, trim
+from corpus.grounded_sources import BUILDERS, article_rows, codex_questions, copies, passage_of
+from corpus.pairs import read_zst, wiki_article
+from corpus.types import Article
 
-DECLINE = "The archives do not say."  # word for word what lm/chat.py expects
-
-# (file, rows at most, times): short answers to real questions first, SQuAD for quantity.
-QUESTION_SETS = [
-    ("qed_nq.train", None, 2),
-    ("qed_nq.dev", None, 2),
-    ("nq_open_oracle.dev", None, 2),
-    ("squad1.train", 60_000, 1),
-    ("adversarialqa.train", None, 1),
-    ("fairytaleqa.train", None, 1),
-    ("quoref.train", None, 1),
-    ("duorc.train", None, 1),
-    ("instructlab_grounded.train", None, 1),
-]
+__all__ = ["DECLINE", "MIXTURE", "Part", "trim"]
 
 
-def trim(text: str, answer: str, words: int) -> str:
-    """At most about ``words`` words of whole sentences around the answer."""
-    spans = chunk.sentences(text)
-    place = text.find(answer)
-    home = next((i for i, (start, end) in enumerate(spans) if start <= place < end), 0)
-    first = last = home
-    while True:
-        wider = [(first - 1, last), (first, last + 1)]
-        fits = [
-            (a, b)
-            for a, b in wider
-            if a >= 0 and b < len(spans) and len(text[spans[a][0] : spans[b][1]].split()) <= words
-        ]
-        if not fits:
-            return text[spans[first][0] : spans[last][1]] if spans else text
-        first, last = fits[0]
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One line of the mixture."""
+
+    kind: str  # what its rows are called
+    builder: str  # a key of BUILDERS
+    files: tuple[str, ...] = ()  # under qa/
+    rows: int = 1_000_000  # of each file at most
+    times: int = 1  # how often each row comes, every time among other distractors
+    missing: float = 0.12  # share of the rows whose evidence is taken away
 
 
-def question_rows(folder: Path, name: str, limit: int | None, words: int, rng: random.Random) -> Iterator[dict]:
-    rows = [r for r in read_zst(folder / f"{name}.jsonl.zst") if r.get("answerable", True) and r.get("context")]
-    rng.shuffle(rows)
-    for row in rows[:limit]:
-        answer = row["answers"][0].strip()
-        if len(answer.split()) > 40:
-            continue
-        text = trim(row["context"], answer, words)
-        yield {
-            "title": row.get("title") or name,
-            "text": text,
-            "question": row["question"],
-            "answer": answer,
-            "kind": name,
-        }
+# Ours weigh most, since they are what will be asked; then real search queries; SQuAD is there for quantity.  Declines
+# come to 10–20 % of all rows: those written as such, and the evidence taken away from a share of the others.
+MIXTURE = (
+    Part("codex", "codex", times=3, missing=0.1),
+    Part("rules", "rules", rows=16),  # rows of an article: infobox facts, lists, definitions, follow-ups
+    Part("short", "questions", ("qed_nq.train", "qed_nq.dev", "nq_open_oracle.dev"), times=2),
+    Part("short", "questions", ("squad1.train",), rows=30_000),
+    Part("short", "questions", ("adversarialqa.train", "quoref.train", "duorc.train", "hotpotqa.train")),
+    Part("short", "questions", ("iirc.train", "qamr.dev", "qamr.test"), rows=3_000),
+    Part("sentence", "questions", ("fairytaleqa.train", "fairytaleqa.dev", "fairytaleqa.test")),
+    Part("sentence", "questions", ("narrativeqa_summaries.dev", "narrativeqa_summaries.test"), rows=3_000),
+    Part("sentence", "questions", ("clapnq.dev", "instructlab_grounded.train", "onestopqa.train"), times=2),
+    Part("sentence", "questions", ("fetaqa.dev", "fetaqa.test"), missing=0.05),
+    Part("sentence", "verbalised", ("vquanda.train", "vquanda.test"), rows=2_000, missing=0.0),
+    Part("conversation", "conversations", ("mtrag.dev",), times=2, missing=0.05),
+    Part("conversation", "spoken", ("verbal_convquestions.dev", "verbal_convquestions.test"), times=2),
+    Part("yes/no", "yes_no", ("boolq.train", "boolq.dev"), rows=3_000),
+    Part("decline", "unanswerable", ("squad2.dev", "iirc.train", "clapnq.dev"), rows=4_000),
+    Part("decline", "unanswerable", ("aquamuse_answerability.train", "doqa_answerability.train")),
+    Part("copy", "copies", rows=12_000, missing=0.0),
+)
 
 
-def article_rows(articles: Iterable[Article], rng: random.Random) -> Iterator[dict]:
-    """Infobox rows asked as questions, read out of the passage that spells the infobox out."""
-    for article in articles:
-        for passage in chunk.passages(article):
-            if passage.path != FACTS_PATH:
-                continue
-            for fact in article.facts:
-                if all(value in passage.text for value in fact.values):
-                    question = rng.choice(ASK).format(title=article.title, key=fact.label.lower())
-                    text = " ".join(passage.text.split("\n"))
-                    answer = ", ".join(fact.values)
-                    yield {
-                        "title": passage.heading,
-                        "text": text,
-                        "question": question,
-                        "answer": answer,
-                        "kind": "fact",
-                    }
+def part_rows(part: Part, data: Path, rng: random.Random, shape: Shape, share: float) -> Iterator[Row]:
+    """Rows of a part that reads question sets."""
+    build = BUILDERS[part.builder]
+    for name in part.files:
+        rows = list(read_zst(data / "qa" / f"{name}.jsonl.zst"))
+        pool = Pool(p for row in rows if row.get("context") and "<" not in (p := passage_of(row, name))[1])
+        made = list(build(rows, part.kind, rng))
+        if part.builder in ("spoken", "verbalised"):
+            pool = Pool(passage for question in made for passage in question.evidence)
+        rng.shuffle(made)
+        for question in made[: max(1, int(min(part.rows, len(made)) * share))]:
+            for _ in range(part.times):
+                if row := assemble(question, pool, rng, part.missing, shape):
+                    yield row
 
 
-def assemble(rows: list[dict], rng: random.Random, distractors: int, unanswerable: float) -> Iterator[dict]:
-    """Add distractors, shuffle, number, cite; take the evidence away from a share of ``unanswerable`` rows."""
-    by_title = defaultdict(list)
-    for i, row in enumerate(rows):
-        by_title[row["title"]].append(i)
-    for row in rows:
-        near = [i for i in by_title[row["title"]] if row["answer"].lower() not in rows[i]["text"].lower()]
-        picked = rng.sample(near, min(len(near), 1)) if rng.random() < 0.5 else []
-        while len(picked) < distractors:
-            i = rng.randrange(len(rows))
-            if row["answer"].lower() not in rows[i]["text"].lower():
-                picked.append(i)
-        passages = [[rows[i]["title"], rows[i]["text"]] for i in picked[:distractors]]
-        answer = DECLINE
-        if rng.random() >= unanswerable:
-            place = rng.randint(0, len(passages))
-            passages.insert(place, [row["title"], row["text"]])
-            answer = f"{row['answer'].rstrip('.')} [{place + 1}]."
-        question = row["question"].lower() if rng.random() < 0.2 else row["question"]
-        yield {"passages": passages, "turns": [["user", question]], "answer": answer, "kind": row["kind"]}
+def mixture(args: argparse.Namespace, rng: random.Random) -> Iterator[Row]:
+    """All rows of the mixture, part by part."""
+    shape = Shape(args.words, args.room)
+    own = [("codex", codex.parse_page(page)) for page in codex.load(args.codex)]
+    wiki = [("witcher", wiki_article(row)) for row in read_zst(args.data / "witcher/wiki_characters.jsonl.zst")]
+    lore: list[tuple[str, Article]] = []
+    for name in ("got_wiki", "lotr_wiki", "wookieepedia_characters"):
+        rows = list(read_zst(args.data / f"lore/{name}.jsonl.zst"))
+        picked = rng.sample(rows, min(len(rows), int(args.lore * args.share) + 1))
+        lore += [(name, wiki_article(row)) for row in picked]
+    everything = [*own, *wiki, *lore]
+    some = rng.sample(everything, min(len(everything), int(len(everything) * args.share) + 20))
+    for part in MIXTURE:
+        if part.builder == "codex" and args.groups:
+            pool = Pool(())
+            for question in codex_questions(args.questions, args.groups, part.kind):
+                for _ in range(part.times):
+                    if rng.random() < args.share and (row := assemble(question, pool, rng, part.missing, shape)):
+                        yield row
+        elif part.builder == "codex":
+            for turn in range(part.times):
+                for row in article_rows(own, args.questions, 0, turn, shape):
+                    if rng.random() < args.share:
+                        yield row
+        elif part.builder == "rules":
+            for row in article_rows(some, None, part.rows, 0, shape):
+                yield {**row, "kind": f"{part.kind}: {row['kind']}"}
+        elif part.builder == "copies":
+            passages = [(p.heading, p.text) for _, article in some for p in chunk.passages(article)]
+            yield from copies(passages, int(part.rows * args.share) + 1, part.kind, rng, shape)
+        else:
+            yield from part_rows(part, args.data, rng, shape, args.share)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with witcher/, lore/ and qa/")
     parser.add_argument("--codex", type=Path, default=Path("corpus/codex"))
-    parser.add_argument("--words", type=int, default=90, help="words of a passage at most")
-    parser.add_argument("--distractors", type=int, default=2)
-    parser.add_argument("--unanswerable", type=float, default=0.12)
+    parser.add_argument("--questions", type=Path, default=Path("corpus/questions/train.jsonl"))
+    parser.add_argument("--groups", type=Path, help="what retrieval brings for them (retrieval.candidates)")
+    parser.add_argument("--words", type=int, default=Shape().words, help="words of a passage at most")
+    parser.add_argument("--room", type=int, default=Shape().room, help="words of all passages of a row")
+    parser.add_argument("--lore", type=int, default=1_200, help="articles of each other world at most")
+    parser.add_argument("--share", type=float, default=1.0, help="of the mixture, for a quick try")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/grounded.jsonl"))
     args = parser.parse_args()
-    rng = random.Random(0)
-    rows: list[dict] = []
-    rows += article_rows((codex.parse_page(page) for page in codex.load(args.codex)), rng)
-    rows += article_rows(map(wiki_article, read_zst(args.data / "witcher/wiki_characters.jsonl.zst")), rng)
-    for name, limit, times in QUESTION_SETS:
-        rows += times * list(question_rows(args.data / "qa", name, limit, args.words, rng))
-    rng.shuffle(rows)
+    rng = random.Random(args.seed)
+    keys = ("passages", "turns", "answer", "kind", "answers", "gold")
+    rows = [{key: row[key] for key in keys if key in row} for row in mixture(args, rng)]
+    rng.shuffle(rows)  # lm.tune measures on the first rows
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with args.out.open("w", encoding="utf-8") as f:
-        for row in assemble(rows, rng, args.distractors, args.unanswerable):
-            f.write(json.dumps(row, ensure_ascii=False) + "\n")
-    print(f"{len(rows):,} rows")
+        f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    kinds = Counter(row["kind"] for row in rows)
+    declines = sum(row["answer"] == DECLINE for row in rows)
+    print("\n".join(f"{n:8,}  {kind}" for kind, n in kinds.most_common()))
+    print(f"{len(rows):,} rows, {declines / max(1, len(rows)):.1%} of them declines: {args.out}")
 
 
 if __name__ == "__main__":

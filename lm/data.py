@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import queue
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -129,102 +131,198 @@ def write_shard(texts: Iterator[str], tokenizer: Tokenizer, out: Path, *, holdou
     return counts
 
 
-@dataclass
 class Shard:
-    """One tokenised source: its documents as (start, end) into a memory-mapped token array."""
+    """One tokenised source: a memory-mapped array of tokens, and where its documents begin and how long they are."""
 
-    tokens: np.ndarray
-    starts: np.ndarray
+    def __init__(self, tokens: np.ndarray, bos: int) -> None:
+        self.tokens = tokens
+        self.starts = np.flatnonzero(tokens == bos)
+        self.sizes = np.diff(self.starts, append=len(tokens))
 
     @classmethod
     def open(cls, path: Path, bos: int) -> Shard:
-        tokens = np.memmap(path, dtype=np.uint16, mode="r") if path.stat().st_size else np.zeros(0, np.uint16)
-        return cls(tokens, np.flatnonzero(tokens == bos))
+        return cls(np.memmap(path, dtype=np.uint16, mode="r") if path.stat().st_size else np.zeros(0, np.uint16), bos)
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def document(self, i: int) -> np.ndarray:
-        end = self.starts[i + 1] if i + 1 < len(self.starts) else len(self.tokens)
-        return self.tokens[self.starts[i] : end]
+        return self.tokens[self.starts[i] : self.starts[i] + self.sizes[i]]
 
 
 class PackedRows:
     """Rows of ``length + 1`` tokens drawn from weighted shards by best-fit packing.
 
-    A row takes, again and again, the longest document in a small buffer that still fits, and when none fits, crops
-    one to fill up: no padding, no row that starts in the middle of a document, and far fewer documents cut than by
-    concatenating and slicing (Ding et al. 2024, "Fewer Truncations Improve Language Modeling").
+    A row takes, again and again, the longest document in a buffer that still fits, and when none fits, crops one to
+    fill up: no padding, no row that starts in the middle of a document, and far fewer documents cut than by
+    concatenating and slicing (Ding et al. 2024, "Fewer Truncations Improve Language Modeling").  Every piece begins
+    with ``<|bos|>``, a piece from the middle of a long document too: so ``(ids == bos).cumsum(1)`` numbers the
+    documents of a row.
 
-    The state is the random generator and the buffer, so ``state_dict`` resumes exactly.
+    Which documents a row takes is settled without reading a token.  So several processes can share one stream, each
+    reading its own rows and passing over the others', and the stream does not depend on how many they are.  Its state
+    is the random generator and the buffer: ``state_dict`` resumes exactly.
     """
 
-    def __init__(self, shards: list[Shard], weights: list[float], length: int, seed: int, buffer: int = 256) -> None:
-        keep = [i for i, shard in enumerate(shards) if len(shard)]
+    def __init__(self, shards: list[Shard], weights: list[float], length: int, seed: int, buffer: int = 1024) -> None:
+        keep = [i for i, shard in enumerate(shards) if len(shard) and weights[i] > 0]
+        if not keep:
+            raise LMError("There is no training text: every source is empty or weighs nothing.")
         self.shards = [shards[i] for i in keep]
-        # Weights are shares of *tokens*; a document is drawn with a chance of share / mean document length.
-        mean = np.array([len(s.tokens) / len(s) for s in self.shards])
-        chance = np.array([weights[i] for i in keep]) / np.minimum(mean, length)
-        self.chance = chance / chance.sum()
-        self.length, self.buffer_size = length, buffer
+        self.bos = int(self.shards[0].tokens[0])
+        # Weights are shares of *tokens*; a document is drawn with a chance of share / mean length of its pieces.
+        mean = np.array([np.minimum(s.sizes, length + 1).mean() for s in self.shards])
+        chance = np.array([weights[i] for i in keep]) / mean
+        self.edges = np.cumsum(chance / chance.sum())
+        self.length = length
         self.random = np.random.default_rng(seed)
-        self.buffer: list[tuple[int, int, int, int]] = []  # (shard, document, offset, tokens from there)
+        self.buffer = np.zeros((buffer, 4), np.int64)  # shard, document, offset, tokens from there; 0 tokens: empty
 
     def _draw(self) -> tuple[int, int, int, int]:
-        shard = int(self.random.choice(len(self.shards), p=self.chance))
+        shard = min(int(np.searchsorted(self.edges, self.random.random(), side="right")), len(self.shards) - 1)
         document = int(self.random.integers(len(self.shards[shard])))
-        size = len(self.shards[shard].document(document))
+        size = int(self.shards[shard].sizes[document])
         # A document longer than a row enters at a random place, or its tail would never be seen.
         offset = int(self.random.integers(size - self.length)) if size > 2 * self.length else 0
         return shard, document, offset, min(size - offset, self.length + 1)
 
-    def row(self) -> np.ndarray:
-        """One row, ``(length + 1,)`` int64."""
-        parts: list[np.ndarray] = []
+    def _plan(self) -> list[tuple[int, int, int, int]]:
+        """The pieces of the next row."""
+        pieces: list[tuple[int, int, int, int]] = []
         room = self.length + 1
         while room:
-            while len(self.buffer) < self.buffer_size:
-                self.buffer.append(self._draw())
-            best, best_size, shortest = -1, 0, 0
-            for i, item in enumerate(self.buffer):
-                if best_size < item[3] <= room:
-                    best, best_size = i, item[3]
-                if item[3] < self.buffer[shortest][3]:
-                    shortest = i
-            # When nothing fits, crop the shortest: it loses the least.
-            shard, document, offset, size = self.buffer.pop(best if best >= 0 else shortest)
+            for empty in np.flatnonzero(self.buffer[:, 3] == 0):
+                self.buffer[empty] = self._draw()
+            sizes = self.buffer[:, 3]
+            i = int(np.argmax(np.where(sizes <= room, sizes, 0)))
+            if sizes[i] > room:  # nothing fits: crop the shortest, it loses the least
+                i = int(np.argmin(sizes))
+            shard, document, offset, size = self.buffer[i].tolist()
+            self.buffer[i, 3] = 0
             size = min(size, room)
-            parts.append(self.shards[shard].document(document)[offset : offset + size])
+            pieces.append((shard, document, offset, size))
             room -= size
-        return np.concatenate(parts).astype(np.int64)
+        return pieces
 
-    def batch(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets, each ``(rows, length)``; a document's first token is never a target."""
-        block = torch.from_numpy(np.stack([self.row() for _ in range(rows)]))
+    def _read(self, pieces: list[tuple[int, int, int, int]]) -> np.ndarray:
+        row = np.empty(self.length + 1, np.int64)
+        at = 0
+        for shard, document, offset, size in pieces:
+            row[at : at + size] = self.shards[shard].document(document)[offset : offset + size]
+            row[at] = self.bos
+            at += size
+        return row
+
+    def row(self) -> np.ndarray:
+        """One row, ``(length + 1,)`` int64."""
+        return self._read(self._plan())
+
+    def batch(self, rows: int, rank: int = 0, size: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets, each ``(rows, length)``: the part that process ``rank`` of ``size`` reads of the next
+        ``rows · size`` rows.  A document's ``<|bos|>`` is the last target of the one before: it says where that ends.
+        """
+        plans = [self._plan() for _ in range(rows * size)][rank * rows : (rank + 1) * rows]
+        block = torch.from_numpy(np.stack([self._read(plan) for plan in plans]))
         return block[:, :-1].contiguous(), block[:, 1:].contiguous()
 
     def state_dict(self) -> dict:
-        return {"random": self.random.bit_generator.state, "buffer": self.buffer}
+        return {"random": self.random.bit_generator.state, "buffer": self.buffer.copy()}
 
     def load_state_dict(self, state: dict) -> None:
         self.random.bit_generator.state = state["random"]
-        self.buffer = list(state["buffer"])
+        self.buffer = state["buffer"].copy()
 
 
-def open_mix(folder: Path, bos: int, kind: str = "bin") -> tuple[list[Shard], list[float]]:
-    """The shards of ``PRETRAIN_MIX`` in ``folder`` with their weights.
+class Prefetch:
+    """A thread that makes batches while the device computes, in pinned memory where that speeds the copy up.
+
+    The batches come in order, and :meth:`state_dict` is the source's state after the last one handed out, however many
+    lie ready: what is not yet used is made again after a resumption.
+
+    Args:
+        make: gives the next batch, a tuple of tensors.
+        state: the source's state, copied.
+        ready: batches made ahead at most.
+        pin: whether batches are copied into pinned memory.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], tuple[torch.Tensor, ...]],
+        state: Callable[[], dict],
+        ready: int = 4,
+        pin: bool = False,
+    ) -> None:
+        self._state = state()
+        self._queue: queue.Queue = queue.Queue(ready)
+        self._stop = threading.Event()
+
+        def work() -> None:
+            while not self._stop.is_set():
+                item: tuple[tuple[torch.Tensor, ...] | BaseException, dict]
+                try:
+                    item = tuple(t.pin_memory() if pin else t for t in make()), state()
+                except BaseException as error:  # it is the training loop's to raise
+                    item = error, {}
+                while not self._stop.is_set():
+                    try:
+                        self._queue.put(item, timeout=0.1)
+                        break
+                    except queue.Full:
+                        continue
+                if isinstance(item[0], BaseException):
+                    return
+
+        self._thread = threading.Thread(target=work, name="batches", daemon=True)
+        self._thread.start()
+
+    def next(self) -> tuple[torch.Tensor, ...]:
+        """The next batch.  Raises what went wrong in making it."""
+        batch, state = self._queue.get()
+        if isinstance(batch, BaseException):
+            raise batch
+        self._state = state
+        return batch
+
+    def state_dict(self) -> dict:
+        return self._state
+
+    def close(self) -> None:
+        """Stop the thread and wait for it."""
+        self._stop.set()
+        self._thread.join()
+
+    def __enter__(self) -> Prefetch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_mix(
+    folder: Path, bos: int, kind: str = "bin", mix: dict[str, float] | None = None
+) -> tuple[list[Shard], list[float]]:
+    """The shards of ``mix`` (by default ``PRETRAIN_MIX``) in ``folder`` with their weights.
 
     Raises:
         LMError: a shard is missing.
     """
     shards, weights = [], []
-    for pattern, weight in PRETRAIN_MIX.items():
+    for pattern, weight in (PRETRAIN_MIX if mix is None else mix).items():
         path = folder / f"{shard_name(pattern)}.{kind}"
         if not path.exists():
             raise LMError(f"{path} is missing: run `python -m lm.data` first.")
         shards.append(Shard.open(path, bos))
         weights.append(weight)
     return shards, weights
+
+
+def token_bytes(tokenizer: Tokenizer) -> torch.Tensor:
+    """Bytes of text that each token stands for, ``(V,)``; none for special tokens."""
+    # In a byte-level vocabulary every character of a token's name is one byte.
+    names = [tokenizer.inner.id_to_token(i) or "" for i in range(tokenizer.vocab_size)]
+    special = set(tokenizer.ids.values())
+    return torch.tensor([0 if i in special else len(name) for i, name in enumerate(names)])
 
 
 def main() -> None:
@@ -236,8 +334,6 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None, help="documents a source at most (for a quick try)")
     parser.add_argument("--only", nargs="*", default=list(PRETRAIN_MIX), help="renew these sources alone")
     args = parser.parse_args()
-    import itertools
-
     tokenizer = Tokenizer.load(args.tokenizer)
     total = 0
     for pattern in args.only:

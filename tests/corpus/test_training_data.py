@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from corpus import grounded, pairs
+from corpus import pairs
 from corpus.chunk import passages
 from corpus.types import FACTS_PATH
 
@@ -62,42 +62,3 @@ def test_questions_are_paired_with_the_passage_of_their_evidence(tmp_path):
     made = pairs.codex_question_pairs(questions, tmp_path / "codex", random.Random(0))
     assert {pair["query"] for pair in made} == {"What animal did Orsolya keep?", "Which animal was Orsolya's?"}
     assert {pair["passage"] for pair in made} == {"Orsolya › Life\nMaruk raised her. She had a mule."}
-
-
-def test_trimming_keeps_the_answer_and_whole_sentences():
-    text = " ".join(f"Sentence number {n} speaks of lamp {n * 7}." for n in range(60))
-    cut = grounded.trim(text, "lamp 210", words=40)
-    assert "lamp 210." in cut and len(cut.split()) <= 40 and cut in text
-    assert cut.startswith("Sentence") and cut.endswith(".")
-
-
-def test_unanswerable_rows_lack_the_answer_and_the_others_cite_it():
-    rows = [
-        {
-            "title": f"T{n % 5}",
-            "text": f"Keeper {n} owned mule {n}x.",
-            "question": f"Whose? {n}",
-            "answer": f"mule {n}x",
-            "kind": "k",
-        }
-        for n in range(300)
-    ]
-    made = list(grounded.assemble(rows, random.Random(0), distractors=2, unanswerable=0.2))
-    declined = [row for row in made if row["answer"] == grounded.DECLINE]
-    assert 0.12 < len(declined) / len(made) < 0.28
-    places = set()
-    for source, row in zip(rows, made, strict=True):
-        holding = [n for n, (_, text) in enumerate(row["passages"], 1) if source["answer"] in text]
-        if row["answer"] == grounded.DECLINE:
-            assert not holding and len(row["passages"]) == 2
-        else:
-            assert row["answer"] == f"{source['answer']} [{holding[0]}]." and len(holding) == 1
-            assert len(row["passages"]) == 3
-            places.add(holding[0])
-    assert places == {1, 2, 3}
-
-
-def test_the_decline_is_the_one_that_the_decoder_knows():
-    from lm.chat import DECLINE
-
-    assert grounded.DECLINE == DECLINE
