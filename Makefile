@@ -39,7 +39,7 @@ $(VENV)/run.stamp: $(VENV)/torch.stamp requirements.txt
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,instruct,bench,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,instruct,dev]'
 	touch $@
 
 requirements: ## write requirements.txt, which Spaces installs, from pyproject.toml

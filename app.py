@@ -10,7 +10,8 @@ from collections.abc import Sequence
 EPILOG = """\
 exit status: 0 fine, 1 other errors, 2 wrong options or settings, 3 archive or index missing or damaged, 4 weights
 missing or broken, 5 the wiki cannot be read, 6 another ingest is running, 7 port in use, 8 bad question file,
-130 interrupted.  Options can also be set in the environment or a .env file as CIRILLA_DATA, CIRILLA_PORT, …
+9 the Space cannot be deployed, 130 interrupted.  Options can also be set in the environment or a .env file as
+CIRILLA_DATA, CIRILLA_PORT, …
 """
 
 
@@ -38,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--search", metavar="QUERY", help="list the passages found, with every stage's score, and exit")
     what.add_argument("--evaluate", metavar="FILE", help="ask the questions of a .jsonl file and report the scores")
     what.add_argument("--ingest", action="store_true", help="load the codex, fetch a wiki, and rebuild the index")
+    what.add_argument(
+        "--deploy", metavar="USER/SPACE", help="upload the chat to a Hugging Face Space (token: HF_TOKEN)"
+    )
     out.add_argument(
         "--json",
         metavar="OUT",
@@ -58,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
     ingest.add_argument("--limit", metavar="N", type=_positive, help="fetch at most N pages, and delete none")
     ingest.add_argument("--codex-only", action="store_true", help="no wiki: the codex and the index, without network")
     ingest.add_argument("--rebuild", action="store_true", help="no network: read every stored page again, then index")
+    out.add_argument_group("deploy").add_argument(
+        "--dry-run", action="store_true", help="list what --deploy would upload, and upload nothing"
+    )
     return out
 
 
@@ -68,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("wiki", "limit", "codex_only", "rebuild"):
         if getattr(args, name) and not args.ingest:
             options.error(f"--{name.replace('_', '-')} needs --ingest")
+    if args.dry_run and args.deploy is None:
+        options.error("--dry-run needs --deploy")
     if (args.wiki or args.limit) and (args.codex_only or args.rebuild):
         options.error("--codex-only and --rebuild use no network: leave out --wiki and --limit")
     if args.json and args.ask is None and args.search is None and args.evaluate is None:

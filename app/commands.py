@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from app.answer import Answer
     from app.pipeline import Pipeline
     from app.settings import Settings
-    from retrieval.search import Found
 
-OTHER, USAGE, ARCHIVE, WEIGHTS, WIKI, LOCKED, PORT, QUESTIONS, INTERRUPTED = 1, 2, 3, 4, 5, 6, 7, 8, 130
+OTHER, USAGE, ARCHIVE, WEIGHTS, WIKI, LOCKED, PORT, QUESTIONS, DEPLOY, INTERRUPTED = 1, 2, 3, 4, 5, 6, 7, 8, 9, 130
 """Exit statuses; ``app.py --help`` lists them."""
 
 
@@ -39,9 +38,12 @@ def exit_status(error: BaseException) -> int | None:
         if isinstance(error, kinds):
             return status
     if isinstance(error, CirillaError):
+        from app.deploy import DeployError
         from app.errors import NothingIndexed
         from retrieval.errors import RetrievalError
 
+        if isinstance(error, DeployError):
+            return DEPLOY
         return ARCHIVE if isinstance(error, CorpusError | RetrievalError | NothingIndexed) else OTHER
     # The models' rooms know nothing of ours, so their errors share no base; they are loaded if one was raised.
     for room, name in (("encoder.errors", "EncoderError"), ("lm.errors", "LMError")):
@@ -66,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
             command = search
         elif args.evaluate is not None:
             command = evaluate
+        elif args.deploy is not None:
+            command = deploy
         status = command(args, chosen)
         sys.stdout.flush()
         return status
@@ -97,14 +101,39 @@ def open_pipeline(settings: Settings) -> Pipeline:
 
 def chat(args: argparse.Namespace, settings: Settings) -> int:
     """Serve the chat until Ctrl-C."""
-    from app.serve import check_port
+    from app.serve import check_port, keep_files_in
 
     check_port(settings.host, settings.port)  # first: it takes no time, loading does
+    keep_files_in(settings.data)  # before Gradio is imported
     pipeline = open_pipeline(settings)
+    from app import api
     from app.chat import build
+    from app.limits import Guarded
     from app.serve import serve
 
-    serve(build(pipeline, settings), settings)
+    answers = Guarded(pipeline, settings)
+    page = build(answers, settings)
+    with page:
+        api.add(answers, settings)
+    serve(page, settings)
+    return 0
+
+
+def deploy(args: argparse.Namespace, settings: Settings) -> int:
+    """Upload what a Hugging Face Space needs, or with ``--dry-run`` only list it."""
+    from app import deploy as dp
+    from app.settings import ROOT
+
+    space = dp.checked_name(args.deploy)
+    files = dp.files(ROOT)
+    for file in files:
+        print(f"{file.size:>12,}  {file.path}")
+    print(f"{sum(file.size for file in files):>12,}  bytes in {len(files)} files, for the Space {space}")
+    if args.dry_run:
+        print("Nothing was uploaded.")
+        return 0
+    sys.stdout.flush()
+    print(f"The Space is at {dp.upload(ROOT, space, files, os.environ.get('HF_TOKEN', ''))}")
     return 0
 
 
@@ -151,11 +180,13 @@ def ask(args: argparse.Namespace, settings: Settings) -> int:
 def search(args: argparse.Namespace, settings: Settings) -> int:
     """List the passages that a query brings."""
     _question(args.search, "--search", settings.question_limit)
+    from app.api import search_json
+
     found = open_pipeline(settings.model_copy(update={"generator": "evidence"})).search(
         args.search, settings.candidates, args.canon
     )
     if args.json:
-        _write(_search_json(args.search, found), args.json)
+        _write(search_json(args.search, found), args.json)
         return 0
     for old, new in found.corrections.items():
         print(f"Searched for {new} instead of {old}.")
@@ -217,26 +248,6 @@ def _as_text(answer: Answer) -> str:
         lines += ["", f"({answer.note})"]
     lines += ["", f"confidence {answer.confidence:.2f} · {answer.timings['total']:.0f} ms · {answer.generator}"]
     return "\n".join(lines)
-
-
-def _search_json(query: str, found: Found) -> dict[str, Any]:
-    passages = [
-        {
-            "rank": rank,
-            "title": hit.passage.display_title or hit.passage.title,
-            "section": " › ".join(hit.passage.path),
-            "canon": hit.passage.canon,
-            "url": hit.passage.url,
-            "passage": hit.passage.text,
-            "score": hit.score,
-            "bm25": hit.bm25,
-            "bm25_rank": hit.bm25_rank,
-            "dense": hit.dense,
-            "dense_rank": hit.dense_rank,
-        }
-        for rank, hit in enumerate(found.hits, 1)
-    ]
-    return {"query": query, "corrections": found.corrections, "passages": passages, "timings": found.timings}
 
 
 def _stage(score: float | None, rank: int | None) -> str:

@@ -1,24 +1,30 @@
 """Which sentences of the passages answer the question, and whether that is enough.
 
-Every sentence of the passages found is scored by five things that can be shown to a reader:
+Every sentence of the passages found is measured by things that can be shown to a reader:
 
 * **coverage**: share of the question's words that the sentence holds, names and other words each weighed by rarity
   and then given equal say, so that a sentence about the right person but another matter stays low; a word found only
-  in the heading, a neighbouring sentence or as a related word (*wife* for *married*) counts in part;
+  in the heading, a neighbouring sentence or as a related word (*wife* for *married*) counts in part; **named** and
+  **matter** are the two halves;
 * **subject**: whether the passage belongs to an article that the question names;
 * **type**: whether it holds what such a question wants (a name, a date, a place, a number, a reason);
 * **dense**: cosine of the question and the sentence, both through the encoder;
-* **rank** of its passage in the search.
+* **second**: the score of the second stage, which has read question and passage together;
+* **rank** of its passage in the search, and whether it is a row of an infobox.
 
-The weights were set by hand on questions over the codex; a later issue calibrates them.
+How much each counts is fitted on the dev questions (``python -m app.calibrate`` writes ``app/calibration.json``): a
+softmax over all sentences and "none of them", so that the best sentence's share is a probability; a logistic curve on
+top of that gives the confidence (Platt 1999).
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -31,11 +37,8 @@ from corpus.store import StoredPassage
 from corpus.types import FACTS_PATH
 from retrieval.search import Hit
 
-COVERAGE, SUBJECT, TYPE, DENSE, RANK = 0.52, 0.12, 0.18, 0.12, 0.06
-"""Weights of the five; they sum to one."""
-
-STEEPNESS = 0.6  # of the confidence curve
 ENCODED = 24  # sentences that are compared through the encoder: the best by words alone
+UNKNOWN_NAME = 0.25  # factor on the confidence
 MAX_WORDS = 60  # a longer sentence is a list or a quotation gone wrong and makes a poor answer
 
 _YEAR = re.compile(r"\b\d{3,4}(?:s|th|nd|st|rd)?\b|\b\d{1,2}(?:st|nd|rd|th) century\b")
@@ -69,6 +72,23 @@ _HOW_MANY = re.compile(r"\bhow many\s+([^\W\d_]+)", re.I)
 _FACT = re.compile(r"^(?P<title>.+?) — (?P<label>[^:]{1,60}): (?P<values>.+?)\.?$", re.S)
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """Fitted weights by feature: see ``features``, ``silence_features`` and ``confidence_features``."""
+
+    sentence: dict[str, float]
+    silence: dict[str, float]
+    confidence: dict[str, float]
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return cls(values["sentence"], values["silence"], values["confidence"])
+
+
+CALIBRATION = Calibration.load(Path(__file__).with_name("calibration.json"))
+
+
 class SentenceEncoder(Protocol):
     """What this module needs of ``encoder.Encoder``."""
 
@@ -89,8 +109,10 @@ class Evidence:
     matter: float  # coverage of the words that are no names: what is asked about them; 1 when there are none
     subject: float
     type: float
+    second: float = 0.0  # logit; 0 where there is no second stage
     dense: float = 0.0
-    score: float = 0.0
+    score: float = 0.0  # logit against "none of them answers"
+    share: float = 0.0  # probability that it is this sentence that answers
 
     @property
     def passage(self) -> StoredPassage:
@@ -122,14 +144,46 @@ def find(question: Question, hits: Sequence[Hit], encoder: SentenceEncoder) -> l
     found: list[Evidence] = []
     for rank, hit in enumerate(hits):
         found += _of_passage(question, hit, rank)
-    found.sort(key=lambda e: -_total(e))
-    found = _with_dense(question, found[:ENCODED], encoder) + [replace(e, score=_total(e)) for e in found[ENCODED:]]
-    return sorted(found, key=lambda e: -e.score)
+    found.sort(key=lambda e: -logit(e))
+    return ranked(question, _with_dense(question, found[:ENCODED], encoder) + found[ENCODED:])
 
 
-def _total(e: Evidence) -> float:
-    rank = 1 / (1 + e.rank / 3)
-    return COVERAGE * e.coverage + SUBJECT * e.subject + TYPE * e.type + DENSE * e.dense + RANK * rank
+def ranked(question: Question, found: Sequence[Evidence]) -> list[Evidence]:
+    """The sentences with their scores and shares, best first."""
+    scores = np.array([logit(e) for e in found] + [silence(question)])
+    shares = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+    out = [replace(e, score=float(s), share=float(p)) for e, s, p in zip(found, scores, shares, strict=False)]
+    return sorted(out, key=lambda e: -e.score)
+
+
+def features(e: Evidence) -> dict[str, float]:
+    """What a sentence is ranked by; every feature is of the order of one."""
+    return {
+        "coverage": e.coverage, "named": e.named, "matter": e.matter, "subject": e.subject, "type": e.type,
+        "dense": e.dense, "rank": 1 / (1 + e.rank / 3), "fact": float(e.is_fact), "second": _squash(e.second),
+    }  # fmt: skip
+
+
+def _squash(second: float) -> float:
+    return float(np.clip(second, -15.0, 15.0)) / 5
+
+
+def logit(e: Evidence) -> float:
+    """How well a sentence answers, as a logit."""
+    weights = CALIBRATION.sentence
+    return sum(weights[name] * value for name, value in features(e).items())
+
+
+def silence_features(question: Question) -> dict[str, float]:
+    """What speaks for silence before any sentence is read: words that no passage of the archive holds."""
+    unknown = question.unknown[:3]
+    names = sum(word[0].isupper() for word in unknown)
+    return {"constant": 1.0, "unknown_names": float(names), "unknown_words": float(len(unknown) - names)}
+
+
+def silence(question: Question) -> float:
+    """The logit of "none of them answers"."""
+    return sum(CALIBRATION.silence[name] * value for name, value in silence_features(question).items())
 
 
 def _with_dense(question: Question, found: Sequence[Evidence], encoder: SentenceEncoder) -> list[Evidence]:
@@ -139,8 +193,7 @@ def _with_dense(question: Question, found: Sequence[Evidence], encoder: Sentence
     vectors = encoder.encode_passages([(e.passage.title, e.text) for e in found])  # (n, d)
     out = []
     for e, cosine in zip(found, vectors @ query, strict=True):
-        with_cosine = replace(e, dense=float(np.clip(cosine, 0.0, 1.0)))
-        out.append(replace(with_cosine, score=_total(with_cosine)))
+        out.append(replace(e, dense=float(np.clip(cosine, 0.0, 1.0))))
     return out
 
 
@@ -149,6 +202,7 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
     title = stems(hit.passage.title)
     heading = stems(" ".join(hit.passage.path)) - {"fact"}
     spans = [(a, b) for a, b in sentences(text) if not is_instruction(text[a:b])]
+    second = {(a, b): score for a, b, score in hit.sentences}
     cut = [words(text[a:b]) for a, b in spans]
     held = [{word.stem for word in part} for part in cut]
     subject = 1.0 if hit.passage.page in question.pages else 0.0
@@ -164,7 +218,9 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
             # A portrait is the article's own lead, and in it the earlier sentence says more.
             lead = subject and not hit.passage.path
             fits = max(0.0, 1.0 - 0.1 * at) if lead else 0.3 if subject else 0.0
-        out.append(Evidence(hit, rank, start, end, coverage, named, matter, subject, fits))
+        out.append(
+            Evidence(hit, rank, start, end, coverage, named, matter, subject, fits, second.get((start, end), 0.0))
+        )
     return out
 
 
@@ -277,31 +333,38 @@ def _count_fit(question: Question, text: str, cut: Sequence[Word]) -> float:
     return 0.5 if numbers else 0.3 if _AMOUNT.search(text) else 0.0
 
 
+def confidence_features(question: Question, found: Sequence[Evidence]) -> dict[str, float]:
+    """What the confidence is read off: the best sentence, and how far it stands above the others and above silence."""
+    best = found[0]
+    none = 1.0 - sum(e.share for e in found)
+    return {
+        "constant": 1.0,
+        "margin": best.score - silence(question),
+        "share": best.share,
+        "silent": none,
+        "coverage": best.coverage,
+        "matter": best.matter,
+        "named": best.named,
+        "type": best.type,
+        "dense": best.dense,
+        "second": _squash(best.second),
+        "unknown_names": float(any(word[0].isupper() for word in question.unknown)),
+        "unknown_words": float(any(not word[0].isupper() for word in question.unknown)),
+    }
+
+
 def confidence(question: Question, found: Sequence[Evidence]) -> float:
     """How sure we may be that the best sentence answers the question, 0–1.
 
-    A logistic curve over the best sentence's coverage (of everything, and of what is asked about the names), type and
-    dense similarity; its weights were set by hand.  A name that no passage of the archive holds pulls it far down,
-    whatever the rest says: nobody can answer about it.  Another unknown word halves it.
+    A name that no passage of the archive holds counts against it beyond what was fitted: the dev questions hold a dozen
+    of those, too few to learn from, and nobody can answer about Gandalf.
     """
     if not found or not question.terms:
         return 0.0
-    best = found[0]
-    z = (
-        6.0 * (best.coverage - 0.65)
-        + 4.0 * (best.matter - 0.5)
-        + 1.5 * (best.type - 0.5)
-        + 1.5 * (best.dense - 0.4)
-        + 0.5 * best.subject
-    )
-    if question.kind in ("time", "count", "person") and best.type < 0.5:
-        z -= 2.0  # a question for a number or a name is not answered without one
-    if best.named < 0.3:
-        z -= 3.0  # it speaks of somebody else
-    sure = 1 / (1 + math.exp(-STEEPNESS * z))
-    for word in question.unknown[:3]:
-        sure *= 0.25 if word[0].isupper() else 0.5
-    return sure
+    weights = CALIBRATION.confidence
+    z = sum(weights[name] * value for name, value in confidence_features(question, found).items())
+    sure = 1 / (1 + math.exp(-max(-30.0, min(30.0, z))))
+    return sure * UNKNOWN_NAME if any(word[0].isupper() for word in question.unknown) else sure
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,8 @@ _RELATION = re.compile(
     re.I,
 )
 _CITATION = re.compile(r"\s*\[\d+\]")
+_POINTS_BACK = re.compile(r"\b(?:there|then|that|this|those|these|it|one|ones|him|her|he|she|they|them)\b", re.I)
+CARRIED = 2  # subjects of the turn before that a follow-up is tried with
 SHORT_ANSWER = 12  # words: an answer no longer than this is taken to name what was asked for
 
 
@@ -149,6 +151,25 @@ def standalone(
     ):
         return _same_question(last, rest.strip().rstrip("?.! "), names_in, bool(own) and not pronoun)
     return rest[:1].upper() + rest[1:] if addition else rest
+
+
+def readings(
+    question: str,
+    history: Sequence[Turn] = (),
+    names_in: NamesIn = proper_names,
+    gender_of: GenderOf = lambda name: "",
+) -> list[str]:
+    """The stand-alone question, and where it names nobody or points back, the same with the last subjects added.
+
+    "And which oil?" after a turn about the kikimore reads as "Which oil kikimore?": no sentence, but the search and the
+    evidence find by it what was meant.  Which reading holds is for the archives to say.
+    """
+    alone = standalone(question, history, names_in, gender_of)
+    own = names_in(alone)
+    if not history or not words(alone) or (own and not _POINTS_BACK.search(alone)):
+        return [alone]
+    subjects = [name for name in _candidates(history[-1:], names_in, prefer_topic=True) if name not in own]
+    return [alone, *(f"{alone.rstrip(' ?.!')} {name}?" for name in subjects[:CARRIED])]
 
 
 def _same_question(last: str, about: str, names_in: NamesIn, is_name: bool) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from app.progress import Both, Note, noting
 from app.settings import Settings
 from corpus import chunk, codex, crawl
 from corpus.errors import CorpusError, StoreError
@@ -82,39 +83,49 @@ def ingest(
     """
     console = Console(stderr=True)
     report = IngestReport()
-    with ingest_lock(settings.data), Store(settings.archive) as store:
+    with ingest_lock(settings.data), noting(settings.data) as note, Store(settings.archive) as store:
+        note.passages = lambda: int(store.rows("SELECT count(*) AS n FROM passages")[0]["n"])
+        note.step("Reading the codex")
         encoder = _encoder(settings)  # first: missing weights should not be found out after an hour of fetching
         done = load_codex(store, settings)
         report.lines.append(
             f"Codex: {done.stored} articles stored, {done.unchanged} unchanged, {done.deleted} deleted."
         )
         if rebuild:
+            note.step("Reading stored pages again")
             with crawl.RichProgress("Reading again", console) as bar:
-                again = crawl.rebuild(store, progress=bar)
+                again = crawl.rebuild(store, progress=Both(bar, note))
             report.lines.append(f"Rebuilt: {again.rebuilt} pages, {len(again.failed)} failed.")
         if wiki:
             try:
-                report.lines.append(_crawl(settings, store, wiki, limit, console))
+                report.lines.append(_crawl(settings, store, wiki, limit, console, note))
             except StoreError:
                 raise  # what cannot be written to cannot be indexed either
             except (CorpusError, KeyboardInterrupt) as error:
                 report.error = error
                 report.lines.append("The wiki's part was cut short; what was fetched is kept and indexed.")
-        built = build_index(settings, store, encoder, console)
+        note.step("Embedding passages")
+        built = build_index(settings, store, encoder, console, note)
         counts = store.counts()
         report.lines.append(
             f"Index: {built.total} passages of {counts['pages']} pages "
             f"({built.added} added, {built.removed} removed, {built.embedded} embedded) in {built.seconds:.1f} s."
         )
+        note.finish(tuple(report.lines), report.error)
     return report
 
 
-def build_index(settings: Settings, store: Store, encoder: Encoder, console: Console) -> IndexReport:
+def build_index(settings: Settings, store: Store, encoder: Encoder, console: Console, note: Note) -> IndexReport:
     """Embed what is new and swap the index in, with a progress bar."""
     from retrieval import index
 
     with _bar("Embedding passages", console) as progress:
-        return index.build(store, encoder, settings.index, progress)
+
+        def tell(done: int, total: int) -> None:
+            progress(done, total)
+            note.at(done, total)
+
+        return index.build(store, encoder, settings.index, tell)
 
 
 def ensure_index(settings: Settings) -> None:
@@ -135,12 +146,13 @@ def _encoder(settings: Settings) -> Encoder:
     return Encoder.load(settings.encoder_weights)
 
 
-def _crawl(settings: Settings, store: Store, address: str, limit: int | None, console: Console) -> str:
+def _crawl(settings: Settings, store: Store, address: str, limit: int | None, console: Console, note: Note) -> str:
     options = {"contact": settings.contact} if settings.contact else {}
+    note.step("Asking the wiki what it holds")
     wiki = MediaWiki.discover(address, **options)
     try:
         with crawl.RichProgress("Fetching", console) as bar:
-            done = crawl.crawl(wiki, store, limit=limit, progress=bar)
+            done = crawl.crawl(wiki, store, limit=limit, progress=Both(bar, _Fetching(note)))
     finally:
         wiki.close()
     rate = done.fetched / done.seconds if done.seconds else 0.0
@@ -148,6 +160,16 @@ def _crawl(settings: Settings, store: Store, address: str, limit: int | None, co
         f"{done.source}: {done.listed} pages listed, {done.fetched} fetched ({rate:.1f} pages/s), "
         f"{done.unchanged} unchanged, {done.deleted} deleted, {len(done.failed)} failed."
     )
+
+
+class _Fetching:
+    """Passes a crawl on to a note, and says when listing has become fetching."""
+
+    def __init__(self, note: Note) -> None:
+        self.page, self.note, self._note = note.page, note.note, note
+
+    def start(self, total: int) -> None:
+        self._note.step("Fetching pages", total)
 
 
 @contextmanager

@@ -6,10 +6,11 @@ evidence → enough? → draft, sentence by sentence, each checked against its p
 
 from __future__ import annotations
 
+import copy
 import re
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from app import evidence as ev
 from app import followup, support
@@ -27,10 +28,14 @@ from retrieval.words import clean, split
 if TYPE_CHECKING:
     from lm.reader import TracedToken
 
-RELEVANT = 0.85  # a draft's sentence must rest on evidence at least this good, compared with the best there is
-SECOND = 0.96  # a second sentence is quoted when its score is this close to the first's
+RELEVANT = 0.15  # a draft's sentence must rest on evidence whose share is at least this part of the best one's
+SECOND = 0.35  # a second sentence is quoted when its share is at least this part of the first's
 EMPTY = "Ask me something about the world of the Witcher, for example: Who is Ciri's mother?"
+CARRY = 0.05  # confidence by which a reading that carries the last subject over must be better to be believed
 PRONOUN_START = re.compile(r"^(?:he|she|it|they|his|her|their|its|this|these|both)\b", re.I)
+
+
+Length = Literal["short", "normal", "long"]
 
 
 class Search(Protocol):
@@ -39,6 +44,8 @@ class Search(Protocol):
     names: Names
 
     def search_timed(self, question: str, k: int = 8, canon: str | None = None) -> Found: ...
+
+    def read(self, question: str, hits: Sequence[Hit]) -> list[Hit]: ...
 
 
 @runtime_checkable
@@ -74,7 +81,7 @@ class Pipeline:
             StoreError, IndexMissing, IndexMismatch, IndexDamaged, EncoderError, LMError: with the remedy.
             NothingIndexed: when the archive is empty.
         """
-        from encoder import Encoder
+        from encoder import Encoder, Reranker
         from retrieval.index import VectorIndex
         from retrieval.search import Searcher
 
@@ -85,12 +92,17 @@ class Pipeline:
         index = VectorIndex.open(settings.index, encoder)
         if not len(index):
             raise NothingIndexed(f"The index in {settings.index} is empty: run `python app.py --ingest` to fill it.")
+        second = Reranker.load(settings.reranker_weights) if settings.second_stage else None
         reader: Reader | None = None
-        if settings.generator == "cirilla":
+        if settings.generator == "cirilla" and settings.lm_url:
+            from app.remote import RemoteReader
+
+            reader = RemoteReader.of(settings)
+        elif settings.generator == "cirilla":
             from lm.reader import Reader as Cirilla
 
             reader = Cirilla.load(settings.lm_weights)
-        return cls(settings, store, Searcher(store, index, encoder), encoder, reader)
+        return cls(settings, store, Searcher(store, index, encoder, second=second), encoder, reader)
 
     def ask(self, question: str, history: Sequence[Turn] = (), canon: str | None = None) -> Answer:
         """The answer to a question; ``history`` holds earlier (stand-alone question, answer) pairs, oldest first."""
@@ -103,11 +115,24 @@ class Pipeline:
         """Ranked passages with every stage's score."""
         return self.searcher.search_timed(question, k, canon)
 
-    def stream(self, question: str, history: Sequence[Turn] = (), canon: str | None = None) -> Iterator[Event]:
+    def stream(
+        self,
+        question: str,
+        history: Sequence[Turn] = (),
+        canon: str | None = None,
+        *,
+        length: Length = "normal",
+        passages: int | None = None,
+    ) -> Iterator[Event]:
         """``Status`` and ``Draft`` events, then one ``Final``.
 
         Only sentences that passed their check are ever sent as ``Draft``.
+
+        Args:
+            length: how much is quoted where the evidence itself is the answer, and how long a draft may be.
+            passages: how many the decoder reads; the settings' number when None.
         """
+        self = copy.copy(self)  # one question, one index: app.live may put a newer one in place meanwhile
         clock = _Clock()
         asked = clean(clip(question.strip(), self.settings.question_limit))
         note = ""
@@ -118,19 +143,16 @@ class Pipeline:
             return
 
         yield Status("Searching the archives")
-        alone = self.stand_alone(asked, history)
+        readings = self.readings(asked, history)
         clock.lap("rewrite")
-        found = self.search(alone, self.settings.candidates, canon)
-        if found.corrections:
-            alone = _respell(alone, found.corrections)
-        hits = found.hits
-        clock.lap("search")
-        understood = analyse(alone, self.searcher.names, self.vocabulary)
-        hits = self._with_facts(understood, hits, canon)
-        best = ev.find(understood, hits, self.encoder)
-        sure = ev.confidence(understood, best)
-        clock.lap("evidence")
-        writer = _Writer(understood, best)
+        understood, hits, best, sure = self._weigh(readings[0], canon, clock)
+        # What a follow-up leaves out may be the subject of the turn before: then that reading is answered better.
+        for reading in readings[1:]:
+            other = self._weigh(reading, canon, clock)
+            if other[3] > sure + CARRY:
+                understood, hits, best, sure = other
+        alone = understood.text
+        writer = _Writer(understood, best, length)
         if sure < self.settings.threshold:
             yield Final(_silent(asked, alone, note, sure, hits, clock, understood))
             return
@@ -141,7 +163,7 @@ class Pipeline:
         traced: list[TracedToken] = []
         if not writer.short_answer() and self.reader is not None:
             yield Status("Reading the passages")
-            read = _reading_list(best, hits, self.settings.passages)
+            read = _reading_list(best, hits, passages or self.settings.passages)
             yield from self._draft(alone, read, writer, traced, clock)
         writer.finish()
         clock.lap("check")
@@ -164,11 +186,30 @@ class Pipeline:
             )
         )
 
-    def stand_alone(self, question: str, history: Sequence[Turn]) -> str:
-        """The question as it would be asked without the turns before it."""
+    def understand(self, question: str, canon: str | None) -> tuple[Question, list[Hit]]:
+        """A stand-alone question, its names spelt right, and the passages that may answer it, best first."""
+        found = self.search(question, self.settings.candidates, canon)
+        if found.corrections:
+            question = _respell(question, found.corrections)
+        understood = analyse(question, self.searcher.names, self.vocabulary)
+        return understood, self._with_facts(understood, found.hits, canon)
+
+    def _weigh(
+        self, question: str, canon: str | None, clock: _Clock
+    ) -> tuple[Question, list[Hit], list[ev.Evidence], float]:
+        """One reading of the question: understood, its passages, their sentences best first, and the confidence."""
+        understood, hits = self.understand(question, canon)
+        clock.lap("search")
+        best = ev.find(understood, hits, self.encoder)
+        sure = ev.confidence(understood, best)
+        clock.lap("evidence")
+        return understood, hits, best, sure
+
+    def readings(self, question: str, history: Sequence[Turn]) -> list[str]:
+        """The question as it would be asked without the turns before it, the likeliest reading first."""
         if not history:
-            return question
-        return followup.standalone(question, history, self._names_in, self._gender_of)
+            return [question]
+        return followup.readings(question, history, self._names_in, self._gender_of)
 
     def _names_in(self, text: str) -> list[str]:
         """Names in a text: what the archive knows by that name, and other capitalised words."""
@@ -213,7 +254,8 @@ class Pipeline:
             )
             more += self.store.passages(row["id"] for row in rows if row["id"] not in have)
         lowest = min((hit.score for hit in hits), default=0.0)
-        return [*hits, *(Hit(passage, lowest / 2) for passage in more)]
+        added = [Hit(passage, lowest / 2) for passage in more]
+        return [*hits, *self.searcher.read(question.text, added)]
 
     def _draft(
         self, question: str, read: Sequence[Hit], writer: _Writer, traced: list[TracedToken], clock: _Clock
@@ -248,8 +290,8 @@ class Pipeline:
 class _Writer:
     """Collects the sentences of one answer, with the citations that bear them numbered as they come."""
 
-    def __init__(self, question: Question, best: Sequence[ev.Evidence]) -> None:
-        self.question, self.best = question, best
+    def __init__(self, question: Question, best: Sequence[ev.Evidence], length: Length = "normal") -> None:
+        self.question, self.best, self.length = question, best, length
         self.sentences: list[Sentence] = []
         self.citations: list[Citation] = []
         self.drafted = False  # the decoder phrased at least one sentence
@@ -261,7 +303,7 @@ class _Writer:
             return False
         # Rows of the infobox may tie with prose that says the same at greater length: then the row is the answer.
         for candidate in self.best[:5]:
-            if candidate.score < SECOND * self.best[0].score:
+            if candidate.share < SECOND * self.best[0].share:
                 break
             value = ev.short_answer(self.question, candidate)
             if value:
@@ -276,11 +318,11 @@ class _Writer:
     def keep(self, claim: str, hit: Hit, verdict: support.Verdict) -> str:
         """Take a checked sentence into the answer, unless it is beside the point or has been said; the text shown."""
         inside = [
-            e.score
+            e.share
             for e in self.best
             if e.passage.id == hit.passage.id and e.start >= verdict.start and e.end <= verdict.end
         ]
-        if not inside or max(inside) < RELEVANT * self.best[0].score:
+        if not inside or max(inside) < RELEVANT * self.best[0].share:
             return ""
         if any(support.claim_of(sentence.text).rstrip(".!? ") == claim.rstrip(".!? ") for sentence in self.sentences):
             return ""
@@ -301,15 +343,20 @@ class _Writer:
         if self.sentences and not self._refused:
             return
         if self.question.kind == "definition" and not self.sentences:
-            lead = [e for e in self.best if e.subject and not e.passage.path and not e.is_fact][:3]
+            limit = {"short": 1, "normal": 3, "long": 5}[self.length]
+            lead = [e for e in self.best if e.subject and not e.passage.path and not e.is_fact][:limit]
             for e in sorted(lead, key=lambda e: (e.rank, e.start)):
                 self._quote(e)
         if self._refused or not self.sentences:
             self._quote(self.best[0])
-        if len(self.sentences) == 1 and len(self.best) > 1 and not self.drafted and self.question.kind != "definition":
-            first, second = self.best[0], self.best[1]
-            if second.score >= SECOND * first.score and second.coverage >= first.coverage and not second.is_fact:
-                self._quote(second)
+        if self.length == "short" or self.drafted:
+            return
+        for other in self.best[1:]:
+            wanted, part = (4, SECOND / 4) if self.length == "long" else (2, SECOND)
+            if len(self.sentences) >= wanted or other.share < part * self.best[0].share:
+                break
+            if self.question.kind != "definition" or self.length == "long":
+                self._quote(other)
 
     def _quote(self, e: ev.Evidence) -> None:
         if any(c.passage == e.passage.text and c.start <= e.start and e.end <= c.end for c in self.citations):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from lm import chat, files, generate
+from lm import chat, files, generate, quantize
 from lm.model import Cirilla
 from lm.tokenizer import EOS, USER, Tokenizer
 
@@ -21,26 +23,39 @@ class TracedToken:
     probability: float  # under the model's own distribution
     runners_up: tuple[tuple[str, float], ...] = ()  # the next likeliest tokens, best first
     speculated: bool = False  # proposed from the prompt and verified, not decoded one by one
-    experts: tuple[tuple[int, ...], ...] = ()  # for each layer with experts, those it was sent to
+    experts: tuple[tuple[int, ...], ...] = ()  # for each layer with experts, those that worked on its choice
 
 
 class Reader:
-    """A loaded Cirilla that answers from numbered passages."""
+    """A loaded Cirilla that answers from numbered passages.
+
+    Threads may share it: every answer in progress has a cache of its own.  The last ``KEPT`` caches wait for a question
+    about the same passages, or the next turn of the same conversation, which then need not be read again.
+    """
 
     name = "cirilla"
+    KEPT = 2  # 73 MB each for the release
 
-    def __init__(self, model: Cirilla, tokenizer: Tokenizer) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, model: Cirilla, tokenizer: Tokenizer, lookup: int = generate.LONGEST_DRAFT) -> None:
+        self.model, self.tokenizer, self.lookup = model, tokenizer, lookup
         self.stop = frozenset({tokenizer.end, tokenizer.special(EOS), tokenizer.special(USER), tokenizer.bos})
+        self._lock = threading.Lock()
+        self._waiting: list[generate.Context] = []  # oldest first
 
     @classmethod
-    def load(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> Reader:
+    def load(cls, folder: str | Path, dtype: torch.dtype = torch.float32, int8: bool = True) -> Reader:
         """Open a released folder.
+
+        Args:
+            int8: compute in int8 where the computer can, when ``dtype`` is float32.
 
         Raises:
             LMError: see :func:`lm.files.load`.
         """
-        return cls(*files.load(Path(folder), dtype))
+        model, tokenizer = files.load(Path(folder), dtype)
+        if int8 and dtype == torch.float32 and quantize.supported() and not isinstance(model, quantize.Int8Cirilla):
+            model = quantize.to_int8(model)
+        return cls(model, tokenizer)
 
     def stream(
         self,
@@ -49,7 +64,7 @@ class Reader:
         history: Sequence[tuple[str, str]] = (),
         max_new_tokens: int = 96,
         trace: list[TracedToken] | None = None,
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         """Pieces of an answer with ``[n]`` citations (``n`` counts ``passages`` from 1), decoded greedily.
 
         An answer that is exactly :data:`lm.chat.DECLINE` says that the passages do not hold one.
@@ -61,14 +76,44 @@ class Reader:
         """
         budget = self.model.config.max_length - max_new_tokens
         prompt = chat.render(self.tokenizer, passages, [*history, ("user", question)], budget=budget)
-        ids: list[int] = []
-        given = ""
-        for token in generate.stream(self.model, prompt, max_new_tokens=max_new_tokens, stop=self.stop):
-            ids.append(token.id)
+        with self._context(prompt) as context:
+            tokens = generate.stream(
+                self.model,
+                prompt,
+                max_new_tokens=max_new_tokens,
+                stop=self.stop,
+                context=context,
+                lookup=self.lookup,
+                trace=trace is not None,
+            )
             if trace is not None:
-                trace.append(TracedToken(self.tokenizer.decode([token.id]), token.probability))
-            text = self.tokenizer.decode(ids)
-            # A character may be spread over several byte tokens: hold back what is not yet whole.
-            if not text.endswith("\ufffd"):
-                yield text[len(given) :]
-                given = text
+                tokens = self._traced(tokens, trace)
+            for _, piece in generate.text(tokens, self.tokenizer.decode):
+                if piece:
+                    yield piece
+
+    def _traced(self, tokens: Iterator[generate.Token], trace: list[TracedToken]) -> Iterator[generate.Token]:
+        decode = self.tokenizer.decode
+        for token in tokens:
+            others = tuple((decode([id]), probability) for id, probability in token.runners_up)
+            trace.append(TracedToken(decode([token.id]), token.probability, others, token.speculated, token.experts))
+            yield token
+
+    @contextmanager
+    def _context(self, prompt: Sequence[int]) -> Iterator[generate.Context]:
+        """A cache for this prompt alone: of those that wait the one that knows most of it, else a new one."""
+        with self._lock:
+            best = max(self._waiting, key=lambda waiting: waiting.common(prompt), default=None)
+            # Nearly every prompt shares its first few tokens with every other: that is no reason to lose another
+            # conversation's cache while there is room for a new one.
+            if best is not None and best.common(prompt) < len(prompt) // 4:
+                best = self._waiting[0] if len(self._waiting) >= self.KEPT else None
+            if best is not None:
+                self._waiting.remove(best)
+        context = best or generate.Context(self.model)
+        try:
+            yield context
+        finally:
+            with self._lock:
+                self._waiting.append(context)
+                del self._waiting[: -self.KEPT]

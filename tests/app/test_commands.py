@@ -51,6 +51,7 @@ def main(app, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CIRILLA_CODEX", str(tmp_path / "codex"))
     monkeypatch.setenv("CIRILLA_GENERATOR", "evidence")
+    monkeypatch.setenv("CIRILLA_SECOND_STAGE", "false")
     monkeypatch.setattr("encoder.Encoder.load", lambda folder: CountingEncoder())
 
     def run(*arguments):
@@ -76,10 +77,18 @@ def test_help_documents_every_option_and_setting(app):
         assert all(option in text for option in action.option_strings)
     for name in ("host", "port", "wiki", "data"):
         assert str(settings.Settings.model_fields[name].default) in text
-    for status in (commands.USAGE, commands.ARCHIVE, commands.WEIGHTS, commands.WIKI, commands.LOCKED, commands.PORT):
+    for status in (
+        commands.USAGE,
+        commands.ARCHIVE,
+        commands.WEIGHTS,
+        commands.WIKI,
+        commands.LOCKED,
+        commands.PORT,
+        commands.DEPLOY,
+    ):
         assert f"{status} " in text
     assert len({1, commands.USAGE, commands.ARCHIVE, commands.WEIGHTS, commands.WIKI, commands.LOCKED, commands.PORT,
-                commands.QUESTIONS, commands.INTERRUPTED}) == 9  # fmt: skip
+                commands.QUESTIONS, commands.DEPLOY, commands.INTERRUPTED}) == 10  # fmt: skip
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported():
@@ -95,6 +104,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
         ["--limit", "3"], ["--ingest", "--limit", "0"], ["--ingest", "--limit", "x"], ["--wiki", "http://x"],
         ["--ask", "a", "--ingest"], ["--json"], ["--canon", "comics", "--ask", "x"], ["--canon", "books"],
         ["--ingest", "--codex-only", "--wiki", "http://x"], ["--nonsense"], ["question"],
+        ["--dry-run"], ["--deploy", "me/x", "--ask", "y"], ["--deploy"],
     ],
 )  # fmt: skip
 def test_wrong_options_are_refused(main, arguments, capsys):
@@ -283,9 +293,18 @@ SERVE = """
 import sys; sys.path.insert(0, {root!r})
 from app import settings
 from app.chat import build
+from app.pipeline import Pipeline
 from app.serve import serve
+from corpus.store import Store
+from retrieval import index
+from retrieval.search import Searcher
+from tests.app.conftest import CountingEncoder, fill
 chosen = settings.load(port={port})
-serve(build(None, chosen), chosen)
+store, encoder = Store(chosen.archive), CountingEncoder()
+fill(store)
+index.build(store, encoder, chosen.index)
+searcher = Searcher(store, index.VectorIndex.open(chosen.index, encoder), encoder)
+serve(build(Pipeline(chosen, store, searcher, encoder, None), chosen), chosen)
 """
 
 
@@ -303,7 +322,7 @@ def test_the_chat_is_served_and_ctrl_c_ends_it(tmp_path):
         page = httpx.get(f"http://127.0.0.1:{port}/", timeout=30).text
         assert "Cirilla" in page and "fonts.googleapis" not in page and "cdn" not in page.casefold()
         server.send_signal(signal.SIGINT)
-        assert server.wait(timeout=20) == 0
+        assert server.wait(timeout=60) == 0
     finally:
         server.kill()
         server.wait()

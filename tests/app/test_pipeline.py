@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -230,3 +231,42 @@ def test_a_citation_after_the_full_stop_belongs_to_the_sentence_before():
     for at in range(len(text) + 1):  # however the stream is cut, no sentence is taken before its citation is whole
         whole, rest = support.split(text[:at], finished=False)
         assert all("[" in sentence for sentence in whole), (at, whole, rest)
+
+
+def test_length_decides_how_much_is_quoted(make):
+    pipeline = make()
+
+    def sentences(question, length):
+        (*_, final) = pipeline.stream(question, length=length)
+        assert_sound(final.answer)
+        return len(final.answer.sentences)
+
+    assert sentences("Who is Orsolya?", "short") == 1 < sentences("Who is Orsolya?", "normal")
+    assert sentences("Why did Orsolya heal Tobiah?", "short") == 1
+    assert sentences("Why did Orsolya heal Tobiah?", "long") >= sentences("Why did Orsolya heal Tobiah?", "normal")
+
+
+def test_a_turn_that_names_nobody_is_read_with_the_subject_before(make):
+    pipeline = make()
+    first = pipeline.ask("How did Tobiah die?")
+    second = pipeline.ask("at which ford was that?", [(first.standalone_question, first.answer)])
+    assert "Tobiah" in second.standalone_question and "Ysk" in second.answer
+
+
+def test_shares_of_all_sentences_and_silence_make_one(make):
+    pipeline = make()
+    question, hits = pipeline.understand("Who raised Orsolya?", None)
+    found = evidence.find(question, hits, pipeline.encoder)
+    scores = [e.score for e in found]
+    assert scores == sorted(scores, reverse=True)
+    assert 0 < sum(e.share for e in found) < 1
+    assert "Maruk" in found[0].text
+
+
+def test_a_better_second_stage_score_moves_a_sentence_up(make):
+    pipeline = make()
+    question, hits = pipeline.understand("Who raised Orsolya?", None)
+    found = evidence.find(question, hits, pipeline.encoder)
+    last = found[-1]
+    liked = [replace(e, second=12.0) if e is last else e for e in found]
+    assert [e.text for e in evidence.ranked(question, liked)].index(last.text) < len(found) - 1

@@ -46,7 +46,7 @@ def model():
 
 def test_marks_say_which_words_both_sides_have(tokenizer):
     made = examples(tokenizer, "Who trained the witchers of Kaer Morhen?", [CANDIDATES[2]], 128)[0]
-    text = {}
+    text: dict[str, int] = {}
     for token, mark, sentence in zip(made.ids, made.marks, made.sentences, strict=True):
         if sentence >= 0:
             text.setdefault(tokenizer.decode([token]).strip(), mark - 2 * SIDES)

@@ -1,0 +1,312 @@
+"""The archive's articles as a reader sees them: a list to browse and search, one article whole, and facts about it all.
+
+The list is held in memory (a few hundred bytes an article), because a page's raw text lies in the same SQLite row as
+its kind and canon: filtering 8,000 of them there would read the whole file each time.  It is made again when the
+pipeline has been given a new index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.render import CANONS, escape, link
+from corpus.store import Store
+from corpus.types import FACTS_PATH, Article, Section
+from retrieval import lexical
+from retrieval.words import clean, key
+
+if TYPE_CHECKING:
+    from app.pipeline import Pipeline
+
+FOUND = 200  # passages that a full-text search may bring
+PER_PAGE = 25
+OTHER = "#"  # the "letter" of titles that begin with none from A to Z
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One article in the list."""
+
+    id: int  # pages.id
+    title: str
+    source: str
+    kind: str
+    canon: str
+    letter: str  # A–Z or ``OTHER``
+    folded: str  # the title as ``retrieval.words.key`` spells it
+    aliases: tuple[tuple[str, str], ...] = ()  # (folded, as written)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a reader asked for; empty strings ask for everything."""
+
+    query: str = ""
+    source: str = ""
+    kind: str = ""
+    canon: str = ""
+    letter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An article in a result, with what it was found by: "" for its title, an alias, or "text"."""
+
+    entry: Entry
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All articles of an archive, by title."""
+
+    entries: tuple[Entry, ...]
+    by_id: dict[int, Entry] = field(repr=False)
+
+    @classmethod
+    def of(cls, store: Store) -> Catalogue:
+        """One pass over the archive: about half a second for 8,000 wiki pages."""
+        aliases: dict[int, list[tuple[str, str]]] = {}
+        for row in store.rows("SELECT page, alias FROM aliases ORDER BY page, alias"):
+            aliases.setdefault(row["page"], []).append((key(row["alias"]), row["alias"]))
+        entries = []
+        for row in store.rows("SELECT id, title, display_title, source, kind, canon FROM pages"):
+            title = row["display_title"] or row["title"]
+            folded = key(title)
+            first = next((letter for letter in folded if letter.isalnum()), "")
+            letter = first.upper() if "a" <= first <= "z" else OTHER
+            names = aliases.get(row["id"], [])
+            if row["title"] != title:
+                names = [*names, (key(row["title"]), row["title"])]
+            entries.append(
+                Entry(row["id"], title, row["source"], row["kind"], row["canon"], letter, folded, tuple(names))
+            )
+        entries.sort(key=lambda entry: (entry.letter == OTHER, entry.folded, entry.source))
+        return cls(tuple(entries), {entry.id: entry for entry in entries})
+
+    def values(self, name: str) -> list[str]:
+        """The values that a field of ``Entry`` takes, sorted, without the empty one."""
+        return sorted({getattr(entry, name) for entry in self.entries} - {""})
+
+    def find(self, wanted: Filter, store: Store, names: Any) -> list[Listed]:
+        """Articles that pass the filter.  With a query: titles and aliases that begin so, then those with a word that
+        does, then articles whose text matches, best first; else all by title.  Raises ``StoreError``."""
+        query = clean(wanted.query)
+        if not query:
+            return [Listed(entry) for entry in self.entries if _passes(entry, wanted)]
+        folded = key(query)
+        ranked: dict[int, tuple[int, Listed]] = {}
+        for entry in self.entries:
+            rank, by = _match(entry, folded)
+            if rank is not None:
+                ranked[entry.id] = (rank, Listed(entry, by))
+        named = [listed for _, listed in sorted(ranked.values(), key=lambda pair: pair[0])]
+        hits = [id for id, _ in lexical.search(store, query, FOUND, wanted.canon or None, names)]
+        pages = {row["id"]: row["page"] for row in _pages(store, hits)}
+        found = dict.fromkeys(pages[id] for id in hits if id in pages)
+        text = [Listed(self.by_id[page], "text") for page in found if page in self.by_id and page not in ranked]
+        return [listed for listed in [*named, *text] if _passes(listed.entry, wanted)]
+
+
+def _pages(store: Store, ids: Sequence[int]) -> list[dict[str, Any]]:
+    return (
+        store.rows(f"SELECT id, page FROM passages WHERE id IN ({','.join('?' * len(ids))})", list(ids)) if ids else []
+    )
+
+
+def _passes(entry: Entry, wanted: Filter) -> bool:
+    return all(
+        not asked or asked == held
+        for asked, held in (
+            (wanted.source, entry.source),
+            (wanted.kind, entry.kind),
+            (wanted.canon, entry.canon),
+            (wanted.letter, entry.letter),
+        )
+    )
+
+
+def _match(entry: Entry, folded: str) -> tuple[int | None, str]:
+    """How well a name of the article begins with the words sought: 0 is best, None not at all; and which alias."""
+    if entry.folded.startswith(folded):
+        return (0 if entry.folded == folded else 1), ""
+    for name, shown in entry.aliases:
+        if name.startswith(folded):
+            return (0 if name == folded else 2), shown
+    if f" {folded}" in entry.folded:
+        return 3, ""
+    return next(((4, shown) for name, shown in entry.aliases if f" {folded}" in name), (None, ""))
+
+
+class Catalogues:
+    """The catalogue of the index that a pipeline answers from, made when first needed."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self._lock = threading.Lock()
+        self._held: tuple[Any, Catalogue] | None = None
+
+    def get(self) -> Catalogue:
+        """Raises ``StoreError`` for a damaged archive."""
+        with self._lock:
+            searcher = self.pipeline.searcher  # a reload puts another one there
+            if self._held is None or self._held[0] is not searcher:
+                self._held = (searcher, Catalogue.of(self.pipeline.store))
+            return self._held[1]
+
+
+# -- one article ---------------------------------------------------------------------------------------------------
+
+
+def article_html(store: Store, page: int) -> str:
+    """An article with all that is known of it; a sentence when it is gone.  Raises ``StoreError``."""
+    article = store.article(page)
+    rows = store.rows(
+        "SELECT g.source, g.title, g.display_title, g.revid, g.url, g.fetched_at, s.site_name, s.rights, s.rights_url "
+        "FROM pages g JOIN sources s ON s.id = g.source WHERE g.id = ?",
+        [page],
+    )
+    if article is None or not rows:
+        return '<p role="status">This article is no longer in the archive.</p>'
+    row = rows[0]
+    names = [each["alias"] for each in store.rows("SELECT alias FROM aliases WHERE page = ? ORDER BY alias", [page])]
+    badges = "".join(
+        f'<span class="badge">{escape(text)}</span> ' for text in (article.kind, _canon(article.canon)) if text
+    )
+    known_as = f"<p><b>Also known as:</b> {escape(', '.join(names))}</p>" if names else ""
+    body = "".join(_section(part) for part in article.sections if not (part.path == FACTS_PATH and article.facts))
+    shown = escape(row["display_title"] or row["title"])
+    return (
+        f'<article class="article" aria-label="{shown}"><h3 tabindex="-1">{shown}</h3><p>{badges}</p>{known_as}'
+        f"{_facts(article)}{body}<footer>{_origin(row)}</footer></article>"
+    )
+
+
+def _canon(canon: str) -> str:
+    return CANONS.get(canon, "")
+
+
+def _facts(article: Article) -> str:
+    if not article.facts:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row">{escape(fact.label)}</th><td>{escape("; ".join(fact.values))}'
+        f"{f' <i>({_canon(fact.canon)})</i>' if fact.canon else ''}</td></tr>"
+        for fact in article.facts
+    )
+    return f'<table><caption class="visually-hidden">Facts</caption><tbody>{rows}</tbody></table>'
+
+
+def _section(part: Section) -> str:
+    level = min(6, 3 + len(part.path))
+    canon = f' <span class="badge">{_canon(part.canon)}</span>' if part.canon else ""
+    heading = f"<h{level}>{escape(part.path[-1])}{canon}</h{level}>" if part.path else ""
+    quotes = "".join(
+        f"<blockquote>{escape(quote.text)}{f'<br>— {escape(quote.attribution)}' if quote.attribution else ''}"
+        "</blockquote>"
+        for quote in part.quotes
+    )
+    text = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in part.text.split("\n\n") if paragraph.strip())
+    notes = ""
+    if part.references:
+        items = "".join(f"<li>{escape(reference)}</li>" for reference in part.references)
+        notes = f"<details><summary>References</summary><ol>{items}</ol></details>"
+    return heading + quotes + text + notes
+
+
+def _origin(row: dict[str, Any]) -> str:
+    """Where an article comes from: source, revision with its address, when it was fetched, licence."""
+    said = [escape(row["site_name"] or row["source"])]
+    address = link(row["url"], f"revision {row['revid']}")
+    said.append(address or "part of this project")
+    if row["fetched_at"]:
+        said.append(f"fetched {escape(row['fetched_at'][:10])}")
+    if row["rights"]:
+        said.append("licence: " + (link(row["rights_url"], row["rights"]) or escape(row["rights"])))
+    return " · ".join(said)
+
+
+# -- facts about the whole -----------------------------------------------------------------------------------------
+
+
+def index_html(pipeline: Pipeline) -> str:
+    """What the archive and its index hold and are made of.  Raises ``StoreError``."""
+    store, settings = pipeline.store, pipeline.settings
+    counts = store.counts()
+    rows = [
+        ("Articles", f"{counts['pages']:,}"),
+        ("Passages", f"{counts['passages']:,}"),
+        ("Facts from infoboxes", f"{counts['facts']:,}"),
+        ("Other names", f"{counts['aliases']:,}"),
+    ]
+    manifest = getattr(getattr(pipeline.searcher, "index", None), "manifest", None)
+    if manifest is not None:
+        rows += [
+            ("Index built", manifest.created.replace("T", " ").replace("+00:00", " UTC")),
+            (
+                "Vectors",
+                f"{manifest.count:,} of {manifest.dimension} dimensions, {_size(manifest.bytes)} ({manifest.kind})",
+            ),
+            ("Index hash", manifest.sha256[:16]),
+        ]
+    files = [settings.archive, settings.archive.with_name(settings.archive.name + "-wal")]
+    rows.append(("Archive on disk", _size(sum(path.stat().st_size for path in files if path.exists()))))
+    rows.append(("Encoder", str(getattr(pipeline.encoder, "model_hash", "unknown"))))
+    rows.append(("Decoder", decoder_name(pipeline)))
+    cells = "".join(f'<tr><th scope="row">{name}</th><td>{escape(value)}</td></tr>' for name, value in rows)
+    head = "".join(
+        f'<th scope="col">{name}</th>'
+        for name in ("source", "articles", "oldest copy", "newest copy", "last whole ingest", "licence")
+    )
+    sources = "".join(_source(row) for row in _sources(store))
+    return (
+        f'<div class="archive"><table><caption>Archive and index</caption><tbody>{cells}</tbody></table>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Sources"><table><caption>Sources</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{sources}</tbody></table></div></div>"
+    )
+
+
+def _sources(store: Store) -> list[dict[str, Any]]:
+    return store.rows(
+        """SELECT s.*, count(g.id) AS pages, min(nullif(g.fetched_at, '')) AS oldest, max(g.fetched_at) AS newest
+           FROM sources s LEFT JOIN pages g ON g.source = s.id GROUP BY s.id ORDER BY s.id"""
+    )
+
+
+def _source(row: dict[str, Any]) -> str:
+    name = link(row["base_url"], row["site_name"] or row["id"]) or escape(row["site_name"] or row["id"])
+    licence = link(row["rights_url"], row["rights"]) or escape(row["rights"] or "not stated")
+    dates = "".join(f"<td>{escape((row[field] or '–')[:10])}</td>" for field in ("oldest", "newest", "last_run"))
+    return f"<tr><td>{name}</td><td>{row['pages']:,}</td>{dates}<td>{licence}</td></tr>"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
+
+
+_hashes: dict[tuple[str, int, int], str] = {}
+
+
+def decoder_name(pipeline: Pipeline) -> str:
+    """Who phrases answers: the hash of the decoder's weights, as the encoder's is made, or what replaces it."""
+    if pipeline.reader is None:
+        return "none: evidence is quoted"
+    folder = Path(pipeline.settings.lm_weights)
+    if getattr(pipeline.settings, "lm_url", ""):
+        return pipeline.reader.name
+    digest = hashlib.sha256()
+    try:
+        state = (folder / "model.safetensors").stat()
+        known = (str(folder), state.st_mtime_ns, state.st_size)
+        if known not in _hashes:
+            for name in ("model.safetensors", "config.json", "tokenizer.json"):
+                digest.update((folder / name).read_bytes())
+            _hashes[known] = digest.hexdigest()[:16]
+        return _hashes[known]
+    except OSError:
+        return pipeline.reader.name

@@ -1,0 +1,52 @@
+"""Letting a running chat answer from an index that was built after it started.
+
+Models stay as they are.  What depends on the index (the searcher with its names, the vocabulary) is opened afresh and
+put in place of the old in one step.  A question that is being answered at that moment goes on with what it holds; the
+old index is freed when the last one has let go of it.  The archive needs no reopening: it is the same SQLite file, and
+its readers see what was written.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from app.question import Vocabulary
+from retrieval.index import Manifest, VectorIndex
+from retrieval.search import Searcher
+
+if TYPE_CHECKING:
+    from app.pipeline import Pipeline
+
+_reloading = threading.Lock()
+
+
+def version(pipeline: Pipeline) -> str:
+    """The hash of the index that a pipeline answers from; "" when it has none."""
+    index = getattr(pipeline.searcher, "index", None)
+    return str(index.manifest.sha256) if index is not None else ""
+
+
+def is_stale(pipeline: Pipeline) -> bool:
+    """Whether the data folder holds another index than the one in use.  Raises as ``Manifest.read``."""
+    return Manifest.read(pipeline.settings.index).sha256 != version(pipeline)
+
+
+def reload(pipeline: Pipeline, force: bool = False) -> bool:
+    """Answer from the newest index from now on; whether anything was reopened.
+
+    Without ``force`` only when there is a newer index: an ingest that changed no passage may still have brought
+    redirects, which are names to search by.
+    Safe to call from any thread while questions are being answered.  Raises ``IndexMissing``, ``IndexMismatch``,
+    ``IndexDamaged`` or ``StoreError``, and then everything stays as it was.
+    """
+    with _reloading:
+        if not force and not is_stale(pipeline):
+            return False
+        old = pipeline.searcher
+        assert isinstance(old, Searcher)
+        index = VectorIndex.open(pipeline.settings.index, old.encoder)
+        searcher = Searcher(pipeline.store, index, old.encoder, depth=old.depth, weights=old.weights, second=old.second)
+        # One call, so that nobody who copies the pipeline's attributes sees the new searcher with the old vocabulary.
+        pipeline.__dict__.update(searcher=searcher, vocabulary=Vocabulary.of(pipeline.store))
+        return True
