@@ -77,7 +77,7 @@ class Reader:
         budget = self.model.config.max_length - max_new_tokens
         prompt = chat.render(self.tokenizer, passages, [*history, ("user", question)], budget=budget)
         with self._context(prompt) as context:
-            tokens = generate.stream(
+            tokens: Iterator[generate.Token] = generate.stream(
                 self.model,
                 prompt,
                 max_new_tokens=max_new_tokens,
