@@ -39,6 +39,8 @@ def search_json(query: str, found: "Found") -> dict[str, Any]:
             "bm25_rank": hit.bm25_rank,
             "dense": hit.dense,
             "dense_rank": hit.dense_rank,
+            "second": hit.second,
+            "second_rank": hit.second_rank,
         }
         for rank, hit in enumerate(found.hits, 1)
     ]
@@ -177,7 +179,7 @@ def add(answers: Guarded, settings: Settings) -> None:
 
         Returns:
             query, corrections (misspelt name: name searched for), passages (rank, title, section, canon, url,
-            passage, score, bm25, bm25_rank, dense, dense_rank), timings (ms).
+            passage, score, bm25, bm25_rank, dense, dense_rank, second, second_rank), timings (ms).
         """
         try:
             asked = checked_question(query, settings)

@@ -197,7 +197,7 @@ def search(args: argparse.Namespace, settings: Settings) -> int:
         print(f"{number}. {hit.passage.heading}{canon}  {hit.passage.url}")
         print(
             f"   fused {hit.score:.4f} · BM25 {_stage(hit.bm25, hit.bm25_rank)} · dense "
-            f"{_stage(hit.dense, hit.dense_rank)}"
+            f"{_stage(hit.dense, hit.dense_rank)} · second stage {_stage(hit.second, hit.second_rank)}"
         )
         print(textwrap.indent(textwrap.shorten(hit.passage.text, 240, placeholder=" …"), "   "))
     return 0

@@ -3,10 +3,11 @@
     python -m retrieval.evaluate --questions FILE.jsonl [--json OUT] [--data DIR] [--encoder DIR]
 
 A row of the question file: ``{"id", "question", "answers": [aliases], "article": title or list of titles, "evidence":
-sentence, list of them as in ``corpus/questions``, or null, "type"}``.  A passage is relevant when it belongs to a named
-article (by title or alias) and holds an evidence sentence or, without one, an answer on word boundaries; both ignore
-case, accents, apostrophes and spacing.  Rows without an article (questions to be declined) are passed over.  A question
-for which the archive holds no relevant passage counts as a miss everywhere and is reported as ``without_passage``.
+sentence, list of them as in ``corpus/questions``, or null, "type"}``; turns of conversations count with their rewrites.
+A passage is relevant when it belongs to a named article (by title or alias) and holds an evidence sentence or, without
+one, an answer on word boundaries; both ignore case, accents, apostrophes and spacing.  Rows without an article
+(questions to be declined) are passed over.  A question for which the archive holds no relevant passage counts as a miss
+everywhere and is reported as ``without_passage``.
 
 Metrics come from ir-measures (MacAvaney, Macdonald & Ounis, "Streamlining Evaluation with ir-measures", ECIR 2022):
 R@k is the share of the relevant passages among the first k, Success@5 whether there is any.  Intervals are 95 %
@@ -75,28 +76,40 @@ def read_questions(path: str | Path) -> list[Question]:
             continue
         try:
             row = json.loads(line)
-            articles = row.get("article") or []
-            evidence = row.get("evidence") or []
-            evidence = [evidence] if isinstance(evidence, str) else [e["text"] for e in evidence]
-            if isinstance(row.get("evidence"), list):  # a question over two articles names both in its evidence
-                articles = list(dict.fromkeys([articles, *(e["article"] for e in row["evidence"])])) if articles else []
-            question = Question(
-                id=str(row["id"]),
-                question=str(row["question"]),
-                answers=tuple(map(str, row.get("answers") or [])),
-                articles=(articles,) if isinstance(articles, str) else tuple(map(str, articles)),
-                evidence=tuple(map(str, evidence)),
-                type=str(row.get("type") or "other"),
-            )
+            if "turns" in row:  # a conversation: its turns as stand-alone questions
+                rows = [turn | {"id": f"{row['id']}-{at}"} for at, turn in enumerate(row["turns"])]
+                made = [_question(turn | {"question": turn["rewrite"], "type": "conversation"}) for turn in rows]
+            else:
+                made = [_question(row)]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadQuestions(f"{path}, line {number}: not a question ({type(error).__name__}: {error}).") from error
-        if question.id in questions:
-            raise BadQuestions(f"{path}, line {number}: the id {question.id!r} was used before.")
-        if question.articles:
-            questions[question.id] = question
+        for question in made:
+            if question.id in questions:
+                raise BadQuestions(f"{path}, line {number}: the id {question.id!r} was used before.")
+            if question.articles:
+                questions[question.id] = question
     if not questions:
         raise BadQuestions(f"{path} holds no question that names an article.")
     return list(questions.values())
+
+
+def _question(row: dict[str, Any]) -> Question:
+    articles = row.get("article") or []
+    articles = [articles] if isinstance(articles, str) else list(articles)
+    evidence = row.get("evidence") or []
+    if isinstance(evidence, str):
+        evidence = [evidence]
+    elif articles:  # a question over two articles names both in its evidence
+        articles = list(dict.fromkeys([*articles, *(e["article"] for e in evidence)]))
+        evidence = [e["text"] for e in evidence]
+    return Question(
+        id=str(row["id"]),
+        question=str(row["question"]),
+        answers=tuple(map(str, row.get("answers") or [])),
+        articles=tuple(map(str, articles)),
+        evidence=tuple(map(str, evidence)),
+        type=str(row.get("type") or "other"),
+    )
 
 
 def relevant(store: Store, question: Question) -> set[int]:
