@@ -139,13 +139,18 @@ class Peer:
         )
 
     def stream(self, question: str, passages: Passages, max_new_tokens: int = 64) -> Iterator[str]:
-        """Pieces of an answer of one line; tokens are greedy and prompts share llama.cpp's own prefix cache."""
+        """Pieces of an answer, up to the end of its first line that says something; decoded greedily."""
         prompt = self.prompt(question, passages)
-        stop = ["<|im_end|>", "\n"]
+        stop, said = ["<|im_end|>", "Question:", "Passages:"], ""
         for piece in self.inner.create_completion(
             prompt, max_tokens=max_new_tokens, temperature=0.0, stop=stop, stream=True
         ):
-            yield piece["choices"][0]["text"]
+            text = piece["choices"][0]["text"] if said else piece["choices"][0]["text"].lstrip()
+            line = text.partition("\n")[0]
+            said += line
+            yield line
+            if "\n" in text:
+                return
 
     def tokens(self, text: str) -> list[int]:
         return self.inner.tokenize(text.encode())
