@@ -290,6 +290,7 @@ def test_the_real_program_says_one_line_and_no_traceback(tmp_path):
 
 
 SERVE = """
+import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # the shell may have told us to ignore it
 import sys; sys.path.insert(0, {root!r})
 from app import settings
 from app.chat import build

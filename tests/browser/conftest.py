@@ -93,7 +93,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
     """The chat as ``python app.py`` serves it, its index built from the codex and a harmful wiki."""
     # CIRILLA_BROWSER_DATA names a folder that is kept from run to run, for those who work on the page.
@@ -144,9 +144,9 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
     blocks.close(verbose=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Any]:
-    """One browser for all tests."""
+    """One browser for this folder only: while it lives an event loop runs, and no other test could start its own."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
