@@ -1,6 +1,6 @@
 """Retrieval against peers, printed as one table.
 
-    python -m benchmarks.retrieval [--wiki FILE.jsonl.zst] [--limit N] [--no-peers] [--out FILE.json]
+    python -m benchmarks.retrieval [--wiki FILE.jsonl.zst] [--limit N] [--peers [NAME …]] [--out FILE.json]
 
 Two archives, each with its own dev questions: the codex (``corpus/questions/dev.jsonl``), and, where ``--wiki`` names
 the file of real wiki pages, those (``benchmarks/questions/wiki-dev.jsonl``).  For each: BM25 alone, our encoder alone,
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 import tempfile
 import time
@@ -115,14 +116,16 @@ def measure(
     articles: Sequence[Article], file: Path, source: str, args: argparse.Namespace, weights: dict[str, float]
 ) -> dict[str, Any]:
     """The report on one archive; fills ``weights`` with the peers' best where it is empty."""
-    questions = evaluate.read_questions(file)[: args.limit]
+    questions = evaluate.read_questions(file)
+    if args.limit and args.limit < len(questions):
+        questions = random.Random(0).sample(questions, args.limit)
     encoder = Encoder.load(args.encoder)
     second = Reranker.load(args.reranker)
     with tempfile.TemporaryDirectory() as folder, archive(articles, Path(folder), encoder, source) as store:
         searcher = Searcher(store, VectorIndex.open(Path(folder) / "index", encoder), encoder, second=second)
         systems = evaluate.stages(searcher)
         speeds = {"ours": {"passages_per_second": own_speed(encoder, store)}}
-        for name in () if args.no_peers else PEERS:
+        for name in args.peers:
             try:
                 peer = PEERS[name]()
             except ImportError as error:
@@ -151,8 +154,8 @@ def tune(store: Store, questions: Sequence[evaluate.Question], fused: Callable[.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wiki", type=Path, help="file of real wiki pages (title, facts, text)")
-    parser.add_argument("--limit", type=int, help="questions at most")
-    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--limit", type=int, help="questions of each set, drawn at random")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS), help="none: --peers alone")
     parser.add_argument("--encoder", type=Path, default=Path("weights/encoder"))
     parser.add_argument("--reranker", type=Path, default=Path("weights/reranker"))
     parser.add_argument("--out", type=Path)

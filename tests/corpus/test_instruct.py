@@ -480,7 +480,10 @@ def test_ctrl_c_ends_at_once_and_cleanly(stub: Stub, folder: Path, tmp_path: Pat
     stub.pause = 20.0
     command = [sys.executable, "-m", "corpus.instruct", "ask", "--url", stub.url, "--model", "tiny", "--codex",
                str(folder), "--out", str(tmp_path / "o.jsonl")]  # fmt: skip
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell has it ignored
+    )  # fmt: skip
     while not stub.bodies and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
