@@ -24,8 +24,8 @@ WEIGHTS = (1.0, 0.3)
 ALIKE = 0.9
 """Passages that share this much of their word triples (Jaccard) are taken for copies; see ``distinct``."""
 SECOND_WEIGHT = 2.0
-"""Of the second stage's ranking in the fusion, beside ``WEIGHTS``; tuned on dev questions over the codex *and* over real
-wiki pages.  A smaller constant in its place was better on the codex and worse than no second stage on the wiki."""
+"""Of the second stage's ranking in the fusion, beside ``WEIGHTS``; tuned on dev questions over the codex *and* over
+real wiki pages.  A smaller constant in its place was better on the codex and worse than no second stage on the wiki."""
 MAX_QUERY = 1_000  # characters that the encoder is given; it would cut later anyway
 CANDIDATES = 20
 """Passages that the second stage reads: what two cores read in about a tenth of a second."""
