@@ -5,7 +5,7 @@
 Loss: minus the logarithm of the share that the right sentences get in a softmax over all sentences of a group's
 candidates and the silent one, whose score is 0.  A group whose evidence is not among the chosen candidates (now and
 then it is taken away on purpose) has the silent one as its right answer.  Sentences labelled -1 take no part.
-Stops after ``--minutes``; goes on where it stopped when started again with the same ``--out``.
+Stops after ``--minutes``; goes on where it stopped when started again with the same ``--out``, with other groups too.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from typing import Any
 
 import tokenizers
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from encoder import files
-from encoder.reranker import WEIGHTS, Candidate, RerankerModel, collate, examples, save
+from encoder.reranker import WEIGHTS, Candidate, RerankerModel, collate, examples, load_head, save
 
 
 def choose(group: dict[str, Any], size: int, rng: random.Random, removed: float) -> list[dict[str, Any]]:
@@ -75,11 +74,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--batch", type=int, default=8, help="groups a step")
+    parser.add_argument("--mini-batch", type=int, default=16, help="pairs of question and passage in one pass")
     parser.add_argument("--size", type=int, default=6, help="candidates a group")
     parser.add_argument("--length", type=int, default=224, help="tokens of question and passage")
     parser.add_argument("--lr", type=float, default=4e-4)
     parser.add_argument("--warmup", type=int, default=50)
     parser.add_argument("--removed", type=float, default=0.12, help="share of groups that lose their evidence")
+    parser.add_argument("--save-every", type=int, default=200, help="steps between checkpoints, and looks at --dev")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -90,7 +91,7 @@ def main() -> None:
     tokenizer = tokenizers.Tokenizer.from_file(str(args.start / files.TOKENIZER))
     model = RerankerModel(files.load(args.start)[0]).train().to(device)
     if (args.start / WEIGHTS).exists():  # a second stage already: its marks and head too
-        model.load_state_dict({k: v.float() for k, v in load_file(args.start / WEIGHTS).items()}, strict=False)
+        load_head(model, args.start)
     head = [p for n, p in model.named_parameters() if not n.startswith("encoder.")]
     body = [p for n, p in model.named_parameters() if n.startswith("encoder.") and p.ndim == 2]
     norms = [p for n, p in model.named_parameters() if n.startswith("encoder.") and p.ndim != 2]
@@ -105,6 +106,7 @@ def main() -> None:
         lr=args.lr, betas=(0.9, 0.98), weight_decay=0.0,
     )  # fmt: skip
     data = [json.loads(line) for path in args.groups for line in path.open(encoding="utf-8")]
+    pad = model.encoder.config.pad_id
     dev = [json.loads(line) for line in args.dev.open(encoding="utf-8")] if args.dev else []
     args.out.mkdir(parents=True, exist_ok=True)
     checkpoint, log = args.out / "checkpoint.pt", args.out / "log.jsonl"
@@ -115,7 +117,8 @@ def main() -> None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         rng.setstate(state["rng"])
-        step, seconds, order = state["step"], state["seconds"], state["order"]
+        step, seconds = state["step"], state["seconds"]
+        order = state["order"] if state["groups"] == len(data) else []
         print(f"resumed at step {step}")
 
     def scored(chosen: list[tuple[str, list[dict[str, Any]]]]) -> tuple[Tensor, int]:
@@ -126,19 +129,26 @@ def main() -> None:
             counts += [len(p["spans"]) for p in passages]
             labels += [p["labels"] for p in passages]
             groups += [g] * len(passages)
-        tensors = collate(made, counts, model.encoder.config.pad_id)
-        real = tensors[3].sum(-1) > 0  # (B, S)
-        flat = torch.full(real.shape, -1)
-        for row, values in enumerate(labels):
-            flat[row, : len(values)] = torch.tensor(values)
-        which = torch.tensor(groups)[:, None].expand_as(real)
-        with torch.autocast(device, dtype=torch.bfloat16):
-            scores = model(*(t.to(device) for t in tensors))
-        real = real.to(device)
-        return group_loss(scores[real], flat.to(device)[real], which.to(device)[real], len(chosen))
+        # Alike lengths together: half of a batch of all lengths would be padding.
+        order = sorted(range(len(made)), key=lambda row: len(made[row].ids))
+        scores, flat, which = [], [], []
+        for at in range(0, len(order), args.mini_batch):
+            rows = order[at : at + args.mini_batch]
+            tensors = collate([made[row] for row in rows], [counts[row] for row in rows], pad)
+            with torch.autocast(device, dtype=torch.bfloat16):
+                out = model(*(t.to(device) for t in tensors))  # (B, S)
+            real = tensors[3].sum(-1) > 0  # a sentence beyond the length limit has no token
+            scores.append(out[real.to(device)])
+            for line, row in enumerate(rows):
+                kept = real[line, : counts[row]].tolist()
+                flat += [label for label, has_tokens in zip(labels[row], kept, strict=True) if has_tokens]
+                which += [groups[row]] * sum(kept)
+        return group_loss(
+            torch.cat(scores), torch.tensor(flat, device=device), torch.tensor(which, device=device), len(chosen)
+        )
 
     @torch.no_grad()
-    def dev_scores(limit: int = 400) -> dict[str, float]:
+    def dev_scores(limit: int = 300) -> dict[str, float]:
         model.eval()
         some = random.Random(1).sample(dev, min(limit, len(dev)))
         total, right = 0.0, 0
@@ -151,7 +161,7 @@ def main() -> None:
     def save_checkpoint() -> None:
         state = {
             "model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": rng.getstate(), "step": step,
-            "seconds": seconds, "order": order,
+            "seconds": seconds, "order": order, "groups": len(data),
         }  # fmt: skip
         torch.save(state, checkpoint.with_suffix(".part"))
         checkpoint.with_suffix(".part").replace(checkpoint)
@@ -185,14 +195,17 @@ def main() -> None:
                 "step": step, "loss": round(losses / n, 4), "right": round(rights / n / args.batch, 4),
                 "minutes": round(seconds / 60, 2),
             }  # fmt: skip
-            if dev and (step % 200 == 0 or step == args.steps):
-                row |= dev_scores()
+            if step % args.save_every == 0:
+                row |= dev_scores() if dev else {}
                 save_checkpoint()
                 last = time.monotonic()
             print(json.dumps(row), flush=True)
             with log.open("a") as f:
                 f.write(json.dumps(row) + "\n")
             losses, rights = 0.0, 0
+    if dev and step == args.steps and step % args.save_every:
+        with log.open("a") as f:
+            f.write(json.dumps({"step": step} | dev_scores()) + "\n")
     save_checkpoint()
     print(f"wrote {args.out / 'model'}")
 

@@ -175,13 +175,7 @@ class Reranker:
         folder = Path(folder)
         encoder, tokenizer, _ = files.load(folder)
         model = RerankerModel(encoder)
-        try:
-            head = {k: v.float() for k, v in load_file(folder / WEIGHTS).items()}
-            missing, unexpected = model.load_state_dict(head, strict=False)
-        except (SafetensorError, RuntimeError, OSError) as error:
-            raise EncoderError(f"{folder / WEIGHTS} cannot be read ({str(error).splitlines()[0]}).") from error
-        if unexpected or any(not name.startswith("encoder.") for name in missing):
-            raise EncoderError(f"{folder / WEIGHTS} does not hold the second stage's marks and head.")
+        load_head(model, folder)
         return cls(model.to(dtype or best_dtype()), tokenizer)
 
     @torch.inference_mode()
@@ -198,6 +192,21 @@ class Reranker:
             for row, (i, n) in enumerate(zip(rows, counts, strict=True)):
                 out[i] = scores[row, :n].numpy()
         return out
+
+
+def load_head(model: RerankerModel, folder: Path) -> None:
+    """Fill in the marks and the head that :func:`save` wrote beside the encoder.
+
+    Raises:
+        EncoderError: when the file is missing, damaged or another model's.
+    """
+    try:
+        head = {k: v.float() for k, v in load_file(folder / WEIGHTS).items()}
+        missing, unexpected = model.load_state_dict(head, strict=False)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise EncoderError(f"{folder / WEIGHTS} cannot be read ({str(error).splitlines()[0]}).") from error
+    if unexpected or any(not name.startswith("encoder.") for name in missing):
+        raise EncoderError(f"{folder / WEIGHTS} does not hold the second stage's marks and head.")
 
 
 def save(model: RerankerModel, tokenizer_json: Path, folder: Path) -> None:
