@@ -1,12 +1,17 @@
 """What the second stage learns from: questions with the passages that the first stage brings, sentence by sentence.
 
     python -m retrieval.candidates --questions corpus/questions/train.jsonl --out runs/ranking/train.jsonl
+    python -m retrieval.candidates --wiki FILE --questions corpus/questions/wiki-train-*.jsonl \\
+           --out runs/ranking/wiki.jsonl
     python -m retrieval.candidates --sets DIR --out runs/ranking/sets.jsonl
 
 A line is ``{"id", "query", "kind", "passages": [{"heading", "text", "spans": [[start, end], …], "labels": […]}, …]}``:
 passages in the first stage's order, their sentences, and for each sentence 1 where it is the evidence, 0 where it is
 not, -1 where it holds an answer without being the evidence: that may be chance or a second place that says the same, so
 nobody is told that it is wrong.  Questions to be declined have no 1 at all.
+
+``--wiki`` names a file of wiki pages that the questions are about (``{"title", "facts", "text"}``); their evidence is
+given as offsets of a page's text or as the key of a fact, so that no third party's sentence stands in the questions.
 
 ``--sets`` makes the same out of public question sets, whose questions come with one passage; the others of a group are
 passages of the same title, which is what makes them hard.
@@ -17,16 +22,20 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from corpus import chunk
-from corpus.pairs import read_zst
+from corpus import chunk, infobox
+from corpus.pairs import read_zst, wiki_article
 from corpus.store import Store, StoredPassage
+from corpus.types import Article, Page
+from encoder import Encoder
+from retrieval.index import VectorIndex, build
 from retrieval.search import Searcher
-from retrieval.words import key
+from retrieval.words import plain
 
 DEPTH = 12  # passages of the first stage in a group
 SETS = [
@@ -40,11 +49,6 @@ SETS = [
 ]
 
 Group = dict[str, Any]
-
-
-def plain(text: str) -> str:
-    """Words alone, one space between them, spaces around."""
-    return " " + " ".join("".join(letter if letter.isalnum() else " " for letter in key(text)).split()) + " "
 
 
 def holds(text: str, aliases: Sequence[str]) -> bool:
@@ -63,6 +67,7 @@ def questions(path: Path) -> Iterator[dict[str, Any]]:
                 "answers": turn.get("answers", []),
                 # A false premise is corrected by its evidence: that is the sentence to be found.
                 "evidence": turn.get("evidence", []),
+                "article": row.get("article", ""),
                 "kind": "decline" if row.get("decline") else row.get("type", ""),
             }
 
@@ -72,15 +77,44 @@ def label(passage: StoredPassage, row: dict[str, Any]) -> tuple[list[tuple[int, 
     spans = chunk.sentences(passage.text)
     labels = []
     for a, b in spans:
-        gold = any(
-            e["article"] == passage.title
-            and e["section"] == passage.section
-            and e["start"] < passage.start + b
-            and passage.start + a < e["end"]
-            for e in row["evidence"]
-        )
+        gold = any(_is_evidence(e, passage, a, b) for e in row["evidence"])
         labels.append(1 if gold else -1 if holds(plain(passage.text[a:b]), row["answers"]) else 0)
     return spans, labels
+
+
+def _is_evidence(e: dict[str, Any], passage: StoredPassage, a: int, b: int) -> bool:
+    """Whether ``passage.text[a:b]`` is, or overlaps, an annotated piece of evidence."""
+    if e["article"] != passage.title:
+        return False
+    if "section" in e:
+        return e["section"] == passage.section and e["start"] < passage.start + b and passage.start + a < e["end"]
+    said = plain(passage.text[a:b])
+    return len(said) > 3 and (said in plain(e["text"]) or plain(e["text"]) in said)
+
+
+def on_wiki(rows: Iterator[dict[str, Any]], pages: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows with their evidence as text: a stretch of the page, or the line that a fact becomes in the archive."""
+    for row in rows:
+        evidence = []
+        for e in row["evidence"]:
+            page = pages[row["article"]]
+            if "fact" in e:
+                fact = next(fact for fact in wiki_article(page).facts if fact.key == e["fact"])
+                text = infobox.fact_line(row["article"], fact)
+            else:
+                text = page["text"][e["start"] : e["end"]]
+            evidence.append({"article": row["article"], "text": text})
+        yield row | {"evidence": evidence}
+
+
+def archive(articles: Sequence[Article], folder: Path, encoder: Encoder, source: str) -> Store:
+    """An archive of these articles with its index below ``folder``."""
+    store = Store(folder / "archive.sqlite")
+    for number, article in enumerate(articles, 1):
+        page = Page(source, number, article.title, 1, f"https://{source}/?curid={number}", "<p/>", article.title)
+        store.replace_page(page, article, chunk.passages(article))
+    build(store, encoder, folder / "index")
+    return store
 
 
 def group(row: dict[str, Any], store: Store, searcher: Searcher) -> Group:
@@ -88,11 +122,12 @@ def group(row: dict[str, Any], store: Store, searcher: Searcher) -> Group:
     passages = [hit.passage for hit in searcher.search(row["query"], DEPTH)]
     have = {passage.id for passage in passages}
     for e in row["evidence"]:
-        found = store.rows(
-            "SELECT passages.id FROM passages JOIN pages ON pages.id = passages.page "
-            'WHERE pages.title = ? AND section = ? AND start < ? AND "end" > ?',
-            [e["article"], e["section"], e["end"], e["start"]],
-        )
+        if "section" in e:
+            where = 'section = ? AND start < ? AND "end" > ?', [e["section"], e["end"], e["start"]]
+        else:
+            where = "instr(p.text, ?) > 0", [e["text"].strip()]
+        sql = f"SELECT p.id FROM passages p JOIN pages ON pages.id = p.page WHERE pages.title = ? AND {where[0]}"
+        found = store.rows(sql, [e["article"], *where[1]])
         new = [r["id"] for r in found if r["id"] not in have]
         have.update(new)
         passages += store.passages(new)
@@ -133,7 +168,10 @@ def set_groups(folder: Path, name: str, limit: int, rng: random.Random, others: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--questions", type=Path, help="a file of corpus/questions")
+    parser.add_argument("--questions", type=Path, nargs="+", help="files of corpus/questions")
+    parser.add_argument(
+        "--wiki", type=Path, help="file of wiki pages that the questions are about (default: the codex)"
+    )
     parser.add_argument("--sets", type=Path, help="folder of public question sets (instead of --questions)")
     parser.add_argument("--data", type=Path, default=Path("data"), help="data folder with an index of the codex")
     parser.add_argument("--encoder", type=Path, default=Path("weights/encoder"))
@@ -154,13 +192,19 @@ def _groups(args: argparse.Namespace) -> Iterator[Group]:
         for name, limit in SETS:
             yield from set_groups(args.sets, name, limit, rng)
         return
-    from encoder import Encoder
-    from retrieval.index import VectorIndex
-
     encoder = Encoder.load(args.encoder)
+    asked = (row for path in args.questions for row in questions(path))
+    if args.wiki:
+        pages = {page["title"]: page for page in read_zst(args.wiki)}
+        with tempfile.TemporaryDirectory() as folder:
+            store = archive([wiki_article(page) for page in pages.values()], Path(folder), encoder, "wiki.example")
+            searcher = Searcher(store, VectorIndex.open(Path(folder) / "index", encoder), encoder)
+            for row in on_wiki(asked, pages):
+                yield group(row, store, searcher)
+        return
     store = Store(args.data / "archive.sqlite")
     searcher = Searcher(store, VectorIndex.open(args.data / "index", encoder), encoder)
-    for row in questions(args.questions):
+    for row in asked:
         yield group(row, store, searcher)
 
 

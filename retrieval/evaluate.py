@@ -34,7 +34,7 @@ from corpus.store import Store
 from retrieval import lexical
 from retrieval.errors import BadQuestions
 from retrieval.search import Searcher
-from retrieval.words import key
+from retrieval.words import key, plain
 
 DEPTH = 20
 METRICS = ("R@1", "R@5", "R@20", "RR@10", "nDCG@10", "Success@5")
@@ -119,19 +119,14 @@ def relevant(store: Store, question: Question) -> set[int]:
         "SELECT id, title FROM pages UNION SELECT id, display_title FROM pages UNION SELECT page, alias FROM aliases"
     )
     pages = sorted({row["id"] for row in named if key(row["title"]) in wanted})
-    phrases = [_plain(part) for text in question.evidence or question.answers for part in text.split(" + ")]
+    phrases = [plain(part) for text in question.evidence or question.answers for part in text.split(" + ")]
     found: set[int] = set()
     for page in pages:
         for row in store.rows("SELECT id, text FROM passages WHERE page = ?", [page]):
-            text = f" {_plain(row['text'])} "
-            if any(phrase and f" {phrase} " in text for phrase in phrases):
+            text = plain(row["text"])
+            if any(phrase.strip() and phrase in text for phrase in phrases):
                 found.add(row["id"])
     return found
-
-
-def _plain(text: str) -> str:
-    """Words alone, one space between them: what is left when spelling and punctuation are ignored."""
-    return " ".join("".join(letter if letter.isalnum() else " " for letter in key(text)).split())
 
 
 def evaluate(

@@ -52,6 +52,14 @@ def key(text: str) -> str:
     return "".join(letter for letter in letters if not unicodedata.combining(letter)).lower()
 
 
+def plain(text: str) -> str:
+    """Words alone, one space between them and one on either side: so ``in`` finds whole words, however spelt.
+
+    A text without any word becomes blank, which no other text holds.
+    """
+    return " " + " ".join("".join(letter if letter.isalnum() else " " for letter in key(text)).split()) + " "
+
+
 def split(text: str) -> list[Word]:
     """Words of a ``clean`` text in order.  A possessive ``'s`` is no part of a word; an inner apostrophe is."""
     words = []

@@ -9,11 +9,12 @@ import pytest
 
 pytest.importorskip("ir_measures", reason="needs the [bench] extra")
 
-from retrieval import evaluate
+from retrieval import candidates, evaluate
 from retrieval.errors import BadQuestions
 from retrieval.evaluate import Question, bootstrap, read_questions, relevant
 from retrieval.index import VectorIndex, build
 from retrieval.search import Searcher
+from retrieval.words import plain
 from tests.retrieval.conftest import FakeEncoder
 
 
@@ -69,6 +70,22 @@ def test_relevance_needs_the_article_and_the_evidence(shelf):
     assert headings(articles=["Ciri"], answers=["Vese", "city was"]) == []  # word boundaries
     assert headings(articles=["Eithne"], answers=["silver-eyed queen"]) == ["Eithné"]
     assert headings(articles=["Ciri"], answers=[]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "aliases", "held"),
+    [
+        ("Scoia’tael, of the  North", ["scoiatael of"], True),
+        ("Eithné's eyes", ["EITHNE"], False),  # apostrophes go, so that a possessive is another word
+        ("Eithné waits", ["EITHNE"], True),
+        ("Vesemir", ["Vese"], False),
+        ("Roach and Vesemir", ["vesemir + roach"], True),
+        ("Roach alone", ["vesemir + roach"], False),
+        ("Roach", ["…", ""], False),  # no word at all is in no text
+    ],
+)
+def test_candidates_and_figures_agree_on_what_a_text_holds(text, aliases, held):
+    assert candidates.holds(plain(text), aliases) is held
 
 
 def test_questions_to_decline_are_passed_over(tmp_path):
