@@ -7,14 +7,14 @@ pipeline has been given a new index.
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.render import CANONS, escape, link
+from app.render import CANONS, badge, escape, link, marked
 from corpus.store import Store
 from corpus.types import FACTS_PATH, Article, Section
 from retrieval import lexical
@@ -163,27 +163,40 @@ class Catalogues:
 # -- one article ---------------------------------------------------------------------------------------------------
 
 
-def article_html(store: Store, page: int) -> str:
-    """An article with all that is known of it; a sentence when it is gone.  Raises ``StoreError``."""
+Place = tuple[int, int, int]
+"""A stretch of an article: the section's ordinal, and where in its text it begins and ends."""
+
+
+def article_html(store: Store, page: int, quote: Place | None = None) -> str:
+    """An article with all that is known of it; a sentence when it is gone.
+
+    With a quote it is marked, and the title is what a dialog is named by.  Raises ``StoreError``.
+    """
     article = store.article(page)
     rows = store.rows(
-        "SELECT g.source, g.title, g.display_title, g.revid, g.url, g.fetched_at, s.site_name, s.rights, s.rights_url "
-        "FROM pages g JOIN sources s ON s.id = g.source WHERE g.id = ?",
+        "SELECT g.source, g.title, g.display_title, g.revid, g.url, g.revised_at, g.fetched_at, "
+        "s.site_name, s.rights, s.rights_url FROM pages g JOIN sources s ON s.id = g.source WHERE g.id = ?",
         [page],
     )
     if article is None or not rows:
         return '<p role="status">This article is no longer in the archive.</p>'
     row = rows[0]
     names = [each["alias"] for each in store.rows("SELECT alias FROM aliases WHERE page = ? ORDER BY alias", [page])]
-    badges = "".join(
-        f'<span class="badge">{escape(text)}</span> ' for text in (article.kind, _canon(article.canon)) if text
-    )
+    kind = f'<span class="badge">{escape(article.kind)}</span> ' if article.kind else ""
     known_as = f"<p><b>Also known as:</b> {escape(', '.join(names))}</p>" if names else ""
-    body = "".join(_section(part) for part in article.sections if not (part.path == FACTS_PATH and article.facts))
+    top, mark = (2, ' id="article-title"') if quote else (3, ' tabindex="-1"')
+    body, table = "", _facts(article)
+    for ordinal, part in enumerate(article.sections):
+        marked_here = quote[1:] if quote and quote[0] == ordinal else None
+        if part.path == FACTS_PATH and article.facts:
+            if marked_here is None:
+                continue
+            table = ""  # what is quoted are the facts as sentences
+        body += _section(part, top, marked_here)
     shown = escape(row["display_title"] or row["title"])
     return (
-        f'<article class="article" aria-label="{shown}"><h3 tabindex="-1">{shown}</h3><p>{badges}</p>{known_as}'
-        f"{_facts(article)}{body}<footer>{_origin(row)}</footer></article>"
+        f'<article class="article" aria-label="{shown}"><h{top}{mark}>{shown}</h{top}>'
+        f"<p>{kind}{badge(article.canon)}</p>{known_as}{table}{body}<footer>{_origin(row)}</footer></article>"
     )
 
 
@@ -202,16 +215,16 @@ def _facts(article: Article) -> str:
     return f'<table><caption class="visually-hidden">Facts</caption><tbody>{rows}</tbody></table>'
 
 
-def _section(part: Section) -> str:
-    level = min(6, 3 + len(part.path))
-    canon = f' <span class="badge">{_canon(part.canon)}</span>' if part.canon else ""
-    heading = f"<h{level}>{escape(part.path[-1])}{canon}</h{level}>" if part.path else ""
+def _section(part: Section, top: int, quote: tuple[int, int] | None) -> str:
+    """A section below a title of level ``top``, ``part.text[start:end]`` marked."""
+    level = min(6, top + len(part.path))
+    heading = f"<h{level}>{escape(part.path[-1])} {badge(part.canon)}</h{level}>" if part.path else ""
     quotes = "".join(
         f"<blockquote>{escape(quote.text)}{f'<br>— {escape(quote.attribution)}' if quote.attribution else ''}"
         "</blockquote>"
         for quote in part.quotes
     )
-    text = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in part.text.split("\n\n") if paragraph.strip())
+    text = "".join(f"<p>{paragraph}</p>" for paragraph in _paragraphs(part.text, quote))
     notes = ""
     if part.references:
         items = "".join(f"<li>{escape(reference)}</li>" for reference in part.references)
@@ -219,10 +232,26 @@ def _section(part: Section) -> str:
     return heading + quotes + text + notes
 
 
+def _paragraphs(text: str, quote: tuple[int, int] | None) -> Iterator[str]:
+    """A text's paragraphs as HTML; a quote that spans several has a mark in each of them."""
+    at = 0
+    for paragraph in text.split("\n\n"):
+        start, at = at, at + len(paragraph) + 2
+        if not paragraph.strip():
+            continue
+        if quote is None:
+            yield escape(paragraph)
+            continue
+        first, last = max(0, quote[0] - start), min(len(paragraph), quote[1] - start)
+        is_place = quote[0] == quote[1] and first == last  # an empty quote says where a passage begins
+        yield marked(paragraph, first, last) if first < last or is_place else escape(paragraph)
+
+
 def _origin(row: dict[str, Any]) -> str:
-    """Where an article comes from: source, revision with its address, when it was fetched, licence."""
+    """Where an article comes from: source, revision with its date and address, when it was fetched, licence."""
     said = [escape(row["site_name"] or row["source"])]
-    address = link(row["url"], f"revision {row['revid']}")
+    date = f" of {row['revised_at'][:10]}" if row["revised_at"] else ""
+    address = link(row["url"], f"revision {row['revid']}{date}")
     said.append(address or "part of this project")
     if row["fetched_at"]:
         said.append(f"fetched {escape(row['fetched_at'][:10])}")
@@ -261,9 +290,11 @@ def index_html(pipeline: Pipeline) -> str:
     cells = "".join(f'<tr><th scope="row">{name}</th><td>{escape(value)}</td></tr>' for name, value in rows)
     head = "".join(
         f'<th scope="col">{name}</th>'
-        for name in ("source", "articles", "oldest copy", "newest copy", "last whole ingest", "licence")
-    )
-    sources = "".join(_source(row) for row in _sources(store))
+        for name in (
+            "source", "articles", "oldest revision", "newest revision", "newest copy", "last whole ingest", "licence"
+        )
+    )  # fmt: skip
+    sources = "".join(_source(store, row) for row in _sources(store))
     return (
         f'<div class="archive"><table><caption>Archive and index</caption><tbody>{cells}</tbody></table>'
         f'<div class="scroll" tabindex="0" role="region" aria-label="Sources"><table><caption>Sources</caption>'
@@ -273,40 +304,52 @@ def index_html(pipeline: Pipeline) -> str:
 
 def _sources(store: Store) -> list[dict[str, Any]]:
     return store.rows(
-        """SELECT s.*, count(g.id) AS pages, min(nullif(g.fetched_at, '')) AS oldest, max(g.fetched_at) AS newest
+        """SELECT s.*, count(g.id) AS pages, max(g.fetched_at) AS copied
            FROM sources s LEFT JOIN pages g ON g.source = s.id GROUP BY s.id ORDER BY s.id"""
     )
 
 
-def _source(row: dict[str, Any]) -> str:
+def _source(store: Store, row: dict[str, Any]) -> str:
     name = link(row["base_url"], row["site_name"] or row["id"]) or escape(row["site_name"] or row["id"])
     licence = link(row["rights_url"], row["rights"]) or escape(row["rights"] or "not stated")
-    dates = "".join(f"<td>{escape((row[field] or '–')[:10])}</td>" for field in ("oldest", "newest", "last_run"))
-    return f"<tr><td>{name}</td><td>{row['pages']:,}</td>{dates}<td>{licence}</td></tr>"
+    revisions = "".join(f"<td>{_revision(store, row['id'], order)}</td>" for order in ("ASC", "DESC"))
+    dates = "".join(f"<td>{escape((row[field] or '–')[:10])}</td>" for field in ("copied", "last_run"))
+    return f"<tr><td>{name}</td><td>{row['pages']:,}</td>{revisions}{dates}<td>{licence}</td></tr>"
+
+
+def _revision(store: Store, source: str, order: str) -> str:
+    """The date of a source's oldest ("ASC") or newest ("DESC") revision, a link to it; a dash for the codex."""
+    rows = store.rows(
+        f"SELECT revised_at, url FROM pages WHERE source = ? AND revised_at > '' ORDER BY revised_at {order} LIMIT 1",
+        [source],
+    )
+    return next((link(row["url"], row["revised_at"][:10]) or escape(row["revised_at"][:10]) for row in rows), "–")
 
 
 def _size(count: int) -> str:
     return f"{count / 1e6:,.1f} MB"
 
 
-_hashes: dict[tuple[str, int, int], str] = {}
-
-
 def decoder_name(pipeline: Pipeline) -> str:
     """Who phrases answers: the hash of the decoder's weights, as the encoder's is made, or what replaces it."""
     if pipeline.reader is None:
         return "none: evidence is quoted"
+    if pipeline.settings.lm_url:
+        return pipeline.reader.name
+    from lm import files
+
     folder = Path(pipeline.settings.lm_weights)
-    if getattr(pipeline.settings, "lm_url", ""):
-        return pipeline.reader.name
-    digest = hashlib.sha256()
     try:
-        state = (folder / "model.safetensors").stat()
-        known = (str(folder), state.st_mtime_ns, state.st_size)
-        if known not in _hashes:
-            for name in ("model.safetensors", "config.json", "tokenizer.json"):
-                digest.update((folder / name).read_bytes())
-            _hashes[known] = digest.hexdigest()[:16]
-        return _hashes[known]
-    except OSError:
+        paths = [*files.weight_files(folder), folder / files.CONFIG, folder / files.TOKENIZER]
+        states = [(path, path.stat()) for path in paths]
+        return _hash(tuple((path, state.st_mtime_ns, state.st_size) for path, state in states))
+    except (OSError, ValueError, KeyError, TypeError):  # gone or damaged since the reader was opened
         return pipeline.reader.name
+
+
+@lru_cache(maxsize=4)
+def _hash(states: tuple[tuple[Path, int, int], ...]) -> str:
+    """By path, time and size, since hashing takes a second and the page asks often."""
+    from encoder.files import hash_of
+
+    return hash_of(path for path, *_ in states)

@@ -26,6 +26,8 @@ WHOLE = re.compile(r"app/|corpus/codex/|weights/[^/]+/")
 """Folders that are taken as they are; what lies in weights/ itself is for training."""
 NEVER = re.compile(r"(?:^|/)(?:\.[^/]*|__pycache__|tests|data|runs|[^/]*\.(?:py[cod]|sqlite.*|log|key|pem|tmp))(?:/|$)")
 """Paths that are never sent, wherever they lie: hidden files (.env, .git), caches, and what runs and tests leave."""
+WEIGHTS = ("model.int8.safetensors", "model.safetensors.index.json", "model.safetensors")
+"""What may lie in a folder of weights; ``lm.files`` says what each is."""
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9])?")
 MESSAGE = "Deploy Cirilla"
 
@@ -70,7 +72,7 @@ def files(root: Path) -> list[File]:
         path for path in present if str(PurePosixPath(path).parent) in used and not path.endswith((".py", ".md"))
     }
     chosen = {path for path in chosen if not NEVER.search(path)}
-    if lost := sorted({*needed, *TOP, *models()} - chosen):
+    if lost := sorted({*needed, *TOP, *models(root)} - chosen):
         why = "is not in git; add it first" if tracked is not None and (root / lost[0]).exists() else "is missing"
         raise DeployError(f"The Space needs {lost[0]}, which {why}.")
     out = []
@@ -82,11 +84,13 @@ def files(root: Path) -> list[File]:
     return out
 
 
-def models() -> list[str]:
-    """The files of weights that the app opens when nothing else is chosen, below the root."""
+def models(root: Path) -> list[str]:
+    """The file of each model, below the root, without which the app could not open it when nothing else is chosen."""
     folders = [field.default for name, field in Settings.model_fields.items() if name.endswith("_weights")]
     here = Path(__file__).resolve().parent.parent
-    return [f"{folder.relative_to(here).as_posix()}/model.safetensors" for folder in folders]
+    paths = [folder.relative_to(here) for folder in folders]
+    found = [next((name for name in WEIGHTS if (root / path / name).exists()), WEIGHTS[-1]) for path in paths]
+    return [(path / name).as_posix() for path, name in zip(paths, found, strict=True)]
 
 
 def reachable(root: Path) -> set[str]:

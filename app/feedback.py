@@ -6,6 +6,7 @@ Nothing in it tells who the reader was: no address, no cookie, no session.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,9 +33,10 @@ MOST = 100_000  # opinions kept; the oldest go, so that the file cannot fill the
 class Feedback:
     """The opinions, one row an answer: whoever changes his mind changes the row.  Safe to share between threads."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, index_version: Callable[[], str]) -> None:
+        """``index_version``: which index answers just now, see ``app.live.version``."""
         self.path: Path = settings.data / FILE
-        self._settings = settings
+        self._settings, self._index_version = settings, index_version
         self._lock = threading.Lock()
 
     def save(self, turn: Turn, verdict: str, reason: str = "", comment: str = "") -> bool:
@@ -84,14 +86,3 @@ class Feedback:
             "generator": answer["generator"],
             "index_version": self._index_version(),
         }
-
-    def _index_version(self) -> str:
-        """When the index was built, and the beginning of its checksum."""
-        from retrieval.errors import RetrievalError
-        from retrieval.index import Manifest
-
-        try:
-            manifest = Manifest.read(self._settings.index)
-        except RetrievalError:
-            return ""
-        return f"{manifest.created} {manifest.sha256[:12]}"

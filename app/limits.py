@@ -20,10 +20,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from app.answer import Answer, Event, Final, Status
+from app.carry import Turn
 from app.errors import AppError
-from app.followup import Turn
 from app.settings import Settings
-from retrieval.index import MANIFEST
 from retrieval.search import Found
 
 HEARTBEAT = 1.0
@@ -227,27 +226,32 @@ class Memory:
             while len(self._answers) > self.size:
                 self._answers.popitem(last=False)
 
-    def clear(self) -> None:
-        with self._lock:
-            self._answers.clear()
-
     def __len__(self) -> int:
         return len(self._answers)
 
 
 class Guarded:
-    """A pipeline for many: queue, limits and memory around it, with the same ``stream``, ``ask`` and ``search``."""
+    """A pipeline for many: queue, limits and memory around it, with the same ``stream``, ``ask`` and ``search``.
+
+    Answers are remembered for as long as the pipeline keeps the index that they came from (``app.live`` puts another in
+    its place); what lies on disk meanwhile does not matter.
+    """
 
     def __init__(self, pipeline: Answers, settings: Settings) -> None:
         self.pipeline, self.settings = pipeline, settings
         self.turnstile = Turnstile(settings.workers, settings.waiting)
         self.allowance = Allowance(settings.rate_limit)
-        self.memory = Memory(settings.cached_answers)
+        self._memory: tuple[object, Memory] | None = None
+        self._lock = threading.Lock()
 
-    def swap(self, pipeline: Answers) -> None:
-        """Answer from another pipeline from now on, as after an ingest; what is being answered ends with the old."""
-        self.pipeline = pipeline
-        self.memory.clear()
+    @property
+    def memory(self) -> Memory:
+        """Answers from the index in use: whoever takes this before an answer begins never puts an old one in a new."""
+        with self._lock:
+            held = getattr(self.pipeline, "searcher", None)  # a reload puts another one there
+            if self._memory is None or self._memory[0] is not held:
+                self._memory = (held, Memory(self.settings.cached_answers))
+            return self._memory[1]
 
     def stream(
         self,
@@ -288,20 +292,20 @@ class Guarded:
             Refused: the client asks too often, or the queue is full.
         """
         self.admit(client)
-        pipeline = self.pipeline
-        key = self._key(question, history, canon, options)
+        key = _key(question, history, canon, options)
         if not fresh and (known := self.memory.get(key)) is not None:
             yield Final(known)
             return
 
         def work() -> Iterator[Event]:
             # Once more: it may have been asked by somebody else who stood before us in the queue.
-            if not fresh and (known := self.memory.get(key)) is not None:
+            memory = self.memory
+            if not fresh and (known := memory.get(key)) is not None:
                 yield Final(known)
                 return
-            for event in pipeline.stream(question, history, canon, **options):
-                if isinstance(event, Final) and self._worth_keeping(event.answer) and pipeline is self.pipeline:
-                    self.memory.put(key, event.answer)
+            for event in self.pipeline.stream(question, history, canon, **options):
+                if isinstance(event, Final) and self._worth_keeping(event.answer):
+                    memory.put(key, event.answer)
                 yield event
 
         with closing(self.turnstile.run(work)) as events:
@@ -361,18 +365,12 @@ class Guarded:
         # A server that fails leaves quoted evidence in place of its draft: that should not outlast the failure.
         return not self.settings.lm_url or answer.abstained or answer.generator != "evidence"
 
-    def _key(self, question: str, history: Sequence[Turn], canon: str | None, options: dict[str, Any]) -> str:
-        parts = [index_version(self.settings), question.strip(), [list(turn) for turn in history], canon, options]
-        text = json.dumps(parts, sort_keys=True, default=repr)
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
-
-def index_version(settings: Settings) -> str:
-    """What distinguishes the index on disk from every other: its manifest's text; "" when there is none."""
-    try:
-        return (settings.index / MANIFEST).read_text(encoding="utf-8")
-    except OSError:
-        return ""
+def _key(question: str, history: Sequence[Turn], canon: str | None, options: dict[str, Any]) -> str:
+    """What an answer depends on, but for the index."""
+    parts = [question.strip(), [list(turn) for turn in history], canon, options]
+    text = json.dumps(parts, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def client_of(request: Any, settings: Settings) -> str:

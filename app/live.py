@@ -22,14 +22,18 @@ _reloading = threading.Lock()
 
 
 def version(pipeline: Pipeline) -> str:
-    """The hash of the index that a pipeline answers from; "" when it has none."""
+    """When the index that a pipeline answers from was built, and the beginning of its hash; "" when it has none."""
     index = getattr(pipeline.searcher, "index", None)
-    return str(index.manifest.sha256) if index is not None else ""
+    return _named(index.manifest) if index is not None else ""
+
+
+def _named(manifest: Manifest) -> str:
+    return f"{manifest.created} {manifest.sha256[:12]}"
 
 
 def is_stale(pipeline: Pipeline) -> bool:
     """Whether the data folder holds another index than the one in use.  Raises as ``Manifest.read``."""
-    return Manifest.read(pipeline.settings.index).sha256 != version(pipeline)
+    return _named(Manifest.read(pipeline.settings.index)) != version(pipeline)
 
 
 def reload(pipeline: Pipeline, force: bool = False) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import tokenizers
@@ -128,7 +129,13 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[EncoderModel
         raise EncoderError(f"The tokenizer in {folder} cannot be read ({error}). {remedy}") from error
     tokenizer.encode_special_tokens = True
     tokenizer.enable_truncation(config.max_length)
+    name = hash_of([folder / WEIGHTS, folder / CONFIG, folder / TOKENIZER])
+    return model.to(dtype).eval(), tokenizer, name
+
+
+def hash_of(files: Iterable[Path]) -> str:
+    """A name for a model by what its files hold: the same again only where all of them are."""
     digest = hashlib.sha256()
-    for name in (WEIGHTS, CONFIG, TOKENIZER):
-        digest.update((folder / name).read_bytes())
-    return model.to(dtype).eval(), tokenizer, digest.hexdigest()[:16]
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -17,6 +17,8 @@ from app import commands, deploy
 from app import settings as app_settings
 from app.deploy import DeployError, checked_name, files, reachable
 from app.errors import SettingsError
+from lm import files as lm_files
+from lm import quantize
 from tests.hub_server import Hub
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +70,7 @@ def run(folder, *arguments, timeout=300, **environment):
 
 def test_a_space_gets_what_it_needs_and_nothing_else(needed):
     paths = {file.path for file in needed}
-    assert {*deploy.TOP, *deploy.models(), "app/chat.py", "corpus/codex.py", "retrieval/search.py"} <= paths
+    assert {*deploy.TOP, *deploy.models(ROOT), "app/chat.py", "corpus/codex.py", "retrieval/search.py"} <= paths
     assert sum(path.startswith("corpus/codex/") for path in paths) > 1_000
     for path in paths:
         assert not path.startswith(("tests/", "data/", "runs/", "benchmarks/", "docs/", ".")), path
@@ -113,7 +115,7 @@ def project(folder: Path) -> Path:
         "lm/__pycache__/model.cpython-311.pyc": "",
         "encoder/__init__.py": "",
         "weights/tokenizer.json": "",
-        **{path: f"weights {n}" for n, path in enumerate(deploy.models())},
+        **{path: f"weights {n}" for n, path in enumerate(deploy.models(ROOT))},
         "tests/test_x.py": "",
         "data/archive.sqlite": "",
         "runs/log": "",
@@ -128,10 +130,20 @@ def project(folder: Path) -> Path:
     return folder
 
 
+def test_weights_may_be_int8_or_in_parts(tmp_path):
+    assert set(deploy.WEIGHTS) == {quantize.WEIGHTS, lm_files.INDEX, lm_files.WEIGHTS}
+    plain = deploy.models(tmp_path)
+    assert "weights/cirilla/model.safetensors" in plain
+    (tmp_path / "weights/cirilla").mkdir(parents=True)
+    for name in (lm_files.INDEX, quantize.WEIGHTS):
+        (tmp_path / "weights/cirilla" / name).write_bytes(b"")
+        assert set(deploy.models(tmp_path)) - set(plain) == {f"weights/cirilla/{name}"}
+
+
 EXPECTED = [
     "LICENSE", "README.md", "app.py", "app/__init__.py", "app/one.py", "app/page.css", "app/two.py",
     "corpus/__init__.py", "corpus/codex/place/x.md", "corpus/store.py", "corpus/words.txt", "lm/__init__.py",
-    "lm/late.py", "lm/model.py", "requirements.txt", *sorted(deploy.models()),
+    "lm/late.py", "lm/model.py", "requirements.txt", *sorted(deploy.models(ROOT)),
 ]  # fmt: skip
 
 
@@ -248,7 +260,7 @@ def test_an_upload_arrives_whole(copy, hub, needed):
     assert done.stdout.splitlines()[-1] == f"The Space is at {hub.url}/spaces/me/cirilla"
     assert hub.spaces == {"me/cirilla": "gradio"} and hub.commits == [deploy.MESSAGE]
     assert set(hub.files) == {".gitattributes", *(file.path for file in needed)}
-    for path in ("app.py", *deploy.models()):
+    for path in ("app.py", *deploy.models(ROOT)):
         assert hub.files[path] == (copy / path).read_bytes()
     assert hub.large == {path for path in hub.files if path.endswith(".safetensors")}
     assert TOKEN not in done.stdout + done.stderr

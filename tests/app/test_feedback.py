@@ -7,19 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app import feedback
+from app import feedback, live
 from app.feedback import Feedback
 from app.turns import Turn
 from tests.app.test_chat import EVIL, answered
 
 
 def test_an_opinion_is_kept_changed_and_taken_back(make, settings):
-    make()  # an index, so that its version can be told
-    opinions, turn = Feedback(settings), answered()
+    pipeline = make()
+    opinions, turn = Feedback(settings, lambda: live.version(pipeline)), answered()
     assert opinions.save(turn, "like", comment="praise has no comment")
     row = opinions.rows()[0]
     assert (row["verdict"], row["question"], row["comment"]) == ("like", EVIL, "")
-    assert row["index_version"] and row["at"] and "wiki.example" in row["sources"]
+    manifest = pipeline.searcher.index.manifest
+    assert row["index_version"] == f"{manifest.created} {manifest.sha256[:12]}"
+    assert row["at"] and "wiki.example" in row["sources"]
     assert opinions.save(turn, "dislike", "wrong", "'; DROP TABLE feedback; --")
     assert [each["verdict"] for each in opinions.rows()] == ["dislike"]
     assert opinions.rows()[0]["comment"] == "'; DROP TABLE feedback; --"
@@ -28,7 +30,7 @@ def test_an_opinion_is_kept_changed_and_taken_back(make, settings):
 
 
 def test_nothing_tells_who_it_was(settings):
-    opinions = Feedback(settings)
+    opinions = Feedback(settings, str)
     opinions.save(answered(), "like")
     assert set(opinions.rows()[0]) == {
         "id", "at", "verdict", "reason", "comment", "question", "standalone_question", "answer", "abstained",
@@ -38,7 +40,7 @@ def test_nothing_tells_who_it_was(settings):
 
 @pytest.mark.parametrize("verdict, reason", [("love", ""), ("dislike", "because"), ("like", "<script>")])
 def test_what_makes_no_sense_is_not_kept(settings, verdict, reason):
-    opinions = Feedback(settings)
+    opinions = Feedback(settings, str)
     assert not opinions.save(answered(), verdict, reason)
     assert not opinions.save(Turn("No answer yet"), "like")
     assert opinions.rows() == []
@@ -46,7 +48,7 @@ def test_what_makes_no_sense_is_not_kept(settings, verdict, reason):
 
 def test_the_file_cannot_grow_for_ever(settings, monkeypatch):
     monkeypatch.setattr(feedback, "MOST", 3)
-    opinions = Feedback(settings)
+    opinions = Feedback(settings, str)
     turns = [answered() for _ in range(5)]
     for turn in turns:
         opinions.save(turn, "dislike", "other", "x" * 5_000)
@@ -56,7 +58,7 @@ def test_the_file_cannot_grow_for_ever(settings, monkeypatch):
 
 
 def test_many_readers_at_once(settings):
-    opinions = Feedback(settings)
+    opinions = Feedback(settings, str)
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda turn: opinions.save(turn, "like"), [answered() for _ in range(24)]))
     assert len(opinions.rows()) == 24

@@ -27,6 +27,7 @@ class Slow:
     def __init__(self, held=False):
         self.gate = threading.Semaphore(0 if held else 1_000_000)
         self.asked, self.options, self.most, self._now = [], [], 0, 0
+        self.searcher = "first"
         self._lock = threading.Lock()
 
     def stream(self, question, history=(), canon=None, **options):
@@ -209,7 +210,7 @@ def test_many_askers_each_get_their_own_answer(guard):
     assert pipeline.most == 1  # one model, one question at a time
 
 
-def test_answers_are_remembered_by_everything_that_matters(guard, tmp_path):
+def test_answers_are_remembered_by_everything_that_matters(guard):
     pipeline = Slow()
     guarded = guard(pipeline)
     asked = lambda: len(pipeline.asked)  # noqa: E731
@@ -223,14 +224,39 @@ def test_answers_are_remembered_by_everything_that_matters(guard, tmp_path):
     assert asked() == 5
     guarded.ask("Who?", fresh=True)
     assert asked() == 6
+
+
+def test_an_answer_is_remembered_no_longer_than_the_index_it_came_from(guard, tmp_path):
+    pipeline = Slow()
+    guarded = guard(pipeline)
+    guarded.ask("Who?")
+    # An ingest has ended and the reload is to come: the pipeline still holds the index of before.
     (tmp_path / "data" / "index").mkdir(parents=True)
     (tmp_path / "data" / "index" / "manifest.json").write_text('{"file": "new"}')
     guarded.ask("Who?")
-    assert asked() == 7
-    other = Slow()
-    guarded.swap(other)
+    guarded.ask("Where?")
+    assert pipeline.asked == ["Who?", "Where?"]
+    pipeline.searcher = "reloaded"
     guarded.ask("Who?")
-    assert other.asked == ["Who?"] and asked() == 7
+    guarded.ask("Where?")  # what the old index said after the new one was written is no more known than the rest
+    guarded.ask("Who?")
+    assert pipeline.asked == ["Who?", "Where?"] * 2
+
+
+def test_what_a_reload_overtakes_is_not_remembered_for_the_new_index(guard):
+    pipeline = Slow(held=True)
+    guarded = guard(pipeline)
+    running, _ = start(guarded.ask, "Who?")
+    until(lambda: pipeline.asked == ["Who?"])
+    waiting, _ = start(guarded.ask, "Where?")
+    until(lambda: len(guarded.turnstile) == 2)
+    pipeline.searcher = "reloaded"
+    pipeline.gate.release(9)
+    running.join(PATIENCE)
+    waiting.join(PATIENCE)
+    guarded.ask("Who?")
+    guarded.ask("Where?")  # it began after the reload, so that it is known
+    assert pipeline.asked == ["Who?", "Where?", "Who?"]
 
 
 def test_the_same_question_asked_by_two_at_once_is_answered_once(guard):
