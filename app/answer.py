@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from app.carry import Turn
 from retrieval.search import Hit
 
 if TYPE_CHECKING:
@@ -40,6 +42,15 @@ class Sentence:
 
     text: str
     n: int
+    block: bool = False  # begins a line of its own: an item of a list ("- …"), or what one telling says
+
+
+def joined(sentences: Sequence[Sentence]) -> str:
+    """An answer's sentences as one text."""
+    out = ""
+    for sentence in sentences:
+        out += ("\n" if sentence.block else " ") * bool(out) + sentence.text
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,14 @@ class Answer:
     evidence: tuple[Evidence, ...] = field(default=(), repr=False)  # sentences weighed, best first
     read: tuple[Hit, ...] = field(default=(), repr=False)  # passages that the decoder read, as it numbered them
     tokens: tuple[TracedToken, ...] = field(default=(), repr=False)  # every token that the decoder wrote, kept or not
+    corrected: bool = False  # it says that something which the question assumes is not so
+    closest: Citation | None = None  # when the archives are silent, the sentence that comes closest; no answer
     nearest: tuple[str, ...] = ()  # titles worth trying when the archives are silent
+
+    def as_turn(self) -> Turn:
+        """What the next turn needs to know of this one."""
+        titles = tuple(dict.fromkeys(citation.title for citation in self.citations))
+        return Turn(self.standalone_question, "" if self.abstained else self.answer, titles)
 
     def to_json(self) -> dict[str, Any]:
         """The contract's keys and nothing else, ready for ``json.dumps``."""

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from app.answer import Draft, Final, Status
+from app.carry import Turn
 from app.errors import AppError
-from app.followup import Turn
 from app.limits import Guarded, Refused, client_of
 from app.settings import Settings
 
@@ -89,8 +89,8 @@ def checked_history(history: Any, settings: Settings) -> list[Turn]:
     for number, pair in enumerate(history, 1):
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise BadRequest(f"history: turn {number} is not a [question, answer] pair of texts.")
-        turns.append((pair[0], pair[1]))
-    size = sum(len(text) for turn in turns for text in turn)
+        turns.append(Turn(pair[0], pair[1]))
+    size = sum(len(turn.question) + len(turn.answer) for turn in turns)
     if size > settings.history_limit:
         raise BadRequest(f"history: it has {size:,} characters; {settings.history_limit:,} are the most.")
     return turns

@@ -13,7 +13,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: n
 
 import gradio as gr
 
-from app import about, archive, export, followup, inside, render, script
+from app import about, archive, carry, catalogue, export, inside, live, render, script, smalltalk
 from app.answer import Answer, Draft, Event, Final, Status
 from app.feedback import Feedback
 from app.limits import Guarded, client_of
@@ -71,14 +71,21 @@ class Streams(Protocol):
     """What a conversation needs of ``app.pipeline.Pipeline`` or of ``app.limits.Guarded`` around it."""
 
     def stream(
-        self, question: str, history: Sequence[followup.Turn] = (), canon: str | None = None, **options: Any
+        self, question: str, history: Sequence[carry.Turn] = (), canon: str | None = None, **options: Any
     ) -> Iterator[Event]: ...
 
 
-def history_of(turns: Sequence[Turn]) -> list[followup.Turn]:
-    """Earlier questions, as they were understood, with their answers; refusals and empty turns leave no trace."""
-    answers = [turn.answer for turn in turns if turn.answer and not turn.answer["abstained"]]
-    return [(answer["standalone_question"], answer["answer"]) for answer in answers][-REMEMBERED:]
+def history_of(turns: Sequence[Turn]) -> list[carry.Turn]:
+    """Earlier questions, as they were understood, with their answers; small talk and empty turns leave no trace, and
+    of a refusal the question alone is left."""
+    out = []
+    for turn in turns:
+        if turn.answer is None or smalltalk.reply(turn.question) is not None:
+            continue
+        titles = tuple(dict.fromkeys(citation["title"] for citation in turn.answer["citations"]))
+        said = "" if turn.answer["abstained"] else turn.answer["answer"]
+        out.append(carry.Turn(turn.answer["standalone_question"], said, titles))
+    return out[-REMEMBERED:]
 
 
 def begin(question: str, turns: Sequence[Turn], replace: bool = False) -> list[Turn]:
@@ -129,12 +136,11 @@ def article_html(store: Store, wanted: object) -> str:
     told = wanted if isinstance(wanted, dict) else {}
     key, start, end = str(told.get("passage", "")), told.get("start"), told.get("end")
     passage = store.passage(int(key)) if key.isascii() and key.isdigit() and len(key) < 20 else None
-    article = store.article(passage.page) if passage is not None else None
-    if passage is None or article is None:
+    if passage is None:
         return "<p>This passage is no longer in the archive: its article has changed since the answer was given.</p>"
     if not (isinstance(start, int) and isinstance(end, int) and 0 <= start <= end <= len(passage.text)):
         start = end = 0
-    return render.article(article, passage, start, end)
+    return catalogue.article_html(store, passage.page, (passage.section, passage.start + start, passage.start + end))
 
 
 def draw_examples() -> list[str]:
@@ -167,7 +173,7 @@ def build(pipeline: Pipeline | Guarded, settings: Settings) -> gr.Blocks:
 
 def _chat(page: gr.Blocks, answers: Guarded, store: Store, settings: Settings) -> tuple[gr.State, gr.HTML]:
     """The chat's components and events; the last ``Answer`` and the conversation."""
-    feedback = Feedback(settings)
+    feedback = Feedback(settings, lambda: live.version(cast("Pipeline", answers.pipeline)))
 
     def article(wanted: dict) -> str:
         return article_html(store, wanted)

@@ -7,7 +7,9 @@ A row of the file (JSON lines) is one of::
     {"id": …, "turns": [{"question": …, "answers": […]}, …]}
 
 A turn may hold ``decline`` in the place of ``answers``, or neither when it only sets the scene.  An alias counts as
-said when it stands between word boundaries, whatever its case, accents and apostrophes.
+said when it stands between word boundaries, whatever its case, accents and apostrophes.  Further keys are allowed;
+those of ``corpus/questions`` (``evidence``, ``article``, ``rewrite``, ``type``, ``canon``, ``correction``) tell
+``app.misses`` which stage lost an answer.
 """
 
 from __future__ import annotations
@@ -15,18 +17,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 from app import support
 from app.answer import Answer
+from app.carry import Turn
 from app.errors import BadQuestionFile
-from app.followup import Turn
 from corpus.store import StoredPassage
-from retrieval.words import key
+from retrieval import words
 
-_LETTERS = re.compile(r"[^\W_]+")
 TOP = 5  # passages of the search among which an alias counts as found
 
 
@@ -43,6 +45,7 @@ class Ask:
     question: str
     answers: tuple[str, ...] = ()
     decline: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)  # further keys of a turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,14 @@ class Outcome:
     sentences: int  # of the answer
     supported: int  # of them, those that their citation bears
     ms: float
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)  # of the row and of the turn
+    reply: Answer | None = field(default=None, repr=False)  # the answer itself, with what the search brought
+
+    @property
+    def corrected(self) -> bool:
+        """Whether a false premise was answered with the very sentence that the file gives to correct it."""
+        told = [evidence for evidence in evidence_of(self.extra) if self.extra.get("correction")]
+        return self.decline and any(says(c["quote"], told) for c in self.answer["citations"])
 
 
 def read(path: Path) -> list[Item]:
@@ -109,20 +119,24 @@ def _item(row: Any) -> Item:
         raise ValueError("a row must be an object with “id” and “question” or “turns”")
     if not isinstance(row.get("id"), str | int) or row["id"] == "":
         raise ValueError("“id” is missing or neither text nor a whole number")
-    used = {"id", "question", "answers", "decline", "turns"}
-    extra = {name: value for name, value in row.items() if name not in used}
     if "turns" not in row:
-        return Item(str(row["id"]), (_ask(row, required=True),), extra)
+        ask = _ask(row, required=True)
+        return Item(str(row["id"]), (replace(ask, extra={}),), ask.extra)
     if not isinstance(row["turns"], list) or not row["turns"]:
         raise ValueError("“turns” must be a list of questions")
-    return Item(str(row["id"]), tuple(_ask(turn, required=False) for turn in row["turns"]), extra)
+    return Item(str(row["id"]), tuple(_ask(turn, required=False) for turn in row["turns"]), _further(row))
+
+
+def _further(row: dict[str, Any]) -> dict[str, Any]:
+    used = {"id", "question", "answers", "decline", "turns"}
+    return {name: value for name, value in row.items() if name not in used}
 
 
 def _ask(row: Any, required: bool) -> Ask:
     if not isinstance(row, dict) or not isinstance(row.get("question"), str):
         raise ValueError("“question” is missing or no text")
     answers, decline = row.get("answers", []), row.get("decline", False)
-    if not isinstance(answers, list) or not all(isinstance(a, str) and key(a).strip() for a in answers):
+    if not isinstance(answers, list) or not all(isinstance(a, str) and words.key(a).strip() for a in answers):
         raise ValueError("“answers” must be a list of texts, none of them empty")
     if not isinstance(decline, bool):
         raise ValueError("“decline” must be true or false")
@@ -130,7 +144,15 @@ def _ask(row: Any, required: bool) -> Ask:
         raise ValueError("“answers” and “decline” exclude each other")
     if required and not answers and not decline:
         raise ValueError("either “answers” or “decline”: true is needed")
-    return Ask(row["question"], tuple(answers), decline)
+    return Ask(row["question"], tuple(answers), decline, _further(row))
+
+
+def evidence_of(extra: dict[str, Any]) -> list[str]:
+    """The sentences that a row names as its evidence: text, a list of texts, or of objects that hold ``text``."""
+    named = extra.get("evidence") or []
+    named = named if isinstance(named, list) else [named]
+    texts = [one.get("text") if isinstance(one, dict) else one for one in named]
+    return [text for text in texts if isinstance(text, str) and text.strip()]
 
 
 def says(text: str, aliases: Sequence[str]) -> bool:
@@ -138,19 +160,24 @@ def says(text: str, aliases: Sequence[str]) -> bool:
 
     An alias of the form ``a + b`` is a list: each of its parts must be there, in any order.
     """
-    plain = _plain(text)
-
-    def holds(alias: str) -> bool:
-        parts = [_plain(part).strip() for part in alias.split(" + ")]
-        return any(parts) and all(f" {part} " in plain for part in parts)
-
-    return any(holds(alias) for alias in aliases)
+    return holds(plain(text), aliases)
 
 
-def _plain(text: str) -> str:
+def holds(said: str, aliases: Sequence[str]) -> bool:
+    """As ``says``, for a text that is ``plain`` already."""
+
+    def all_of(alias: str) -> bool:
+        parts = [plain(part) for part in alias.split(" + ")]
+        return any(part.strip() for part in parts) and all(part in said for part in parts)
+
+    return any(all_of(alias) for alias in aliases)
+
+
+@lru_cache(maxsize=1 << 14)
+def plain(text: str) -> str:
+    """The words of a text between single spaces, one at either end."""
     # A possessive is no part of a name: "Ciri's" says "Ciri".
-    bare = re.sub(r"['’‘ʼ`]s\b", "", text, flags=re.I)
-    return " " + " ".join(_LETTERS.findall(key(bare))) + " "
+    return words.plain(re.sub(r"['’‘ʼ`]s\b", "", text, flags=re.I))
 
 
 def groundedness(answer: Answer) -> tuple[int, int]:
@@ -176,7 +203,7 @@ def run(asks: Asks, items: Sequence[Item], progress: Callable[[int], None] = lam
         history: list[Turn] = []
         for number, ask in enumerate(item.turns):
             answer = asks.ask(ask.question, history)
-            history.append((answer.standalone_question, answer.answer))
+            history.append(answer.as_turn())
             sentences, supported = groundedness(answer)
             found = [f"{hit.passage.heading} {hit.passage.text}" for hit in answer.hits[:TOP]]
             cited = [f"{c.title} {c.section} {c.passage}" for c in answer.citations]
@@ -187,7 +214,7 @@ def run(asks: Asks, items: Sequence[Item], progress: Callable[[int], None] = lam
                 yield Outcome(
                     item.id, number, ask.question, ask.answers, ask.decline, answer.to_json(), right,
                     any(says(text, ask.answers) for text in cited), any(says(text, ask.answers) for text in found),
-                    sentences, supported, answer.timings.get("total", 0.0), item.extra,
+                    sentences, supported, answer.timings.get("total", 0.0), item.extra | ask.extra, answer,
                 )  # fmt: skip
 
 
@@ -206,18 +233,19 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, float | int | None]:
         "retrieval_cited": _share(o.cited for o in answerable),
         f"retrieval_top{TOP}": _share(o.found for o in answerable),
         "decline_recall": _share(o.right for o in declines),
+        "declined_or_corrected": _share(o.right or o.corrected for o in declines),
         "false_declines": _share(bool(o.answer["abstained"]) for o in answerable),
         "groundedness": _ratio(sum(o.supported for o in outcomes), sum(o.sentences for o in outcomes)),
         "by_decoder": _share(o.answer["generator"] != "evidence" for o in outcomes if not o.answer["abstained"]),
-        "latency_p50_ms": _percentile(latencies, 0.50),
-        "latency_p95_ms": _percentile(latencies, 0.95),
+        "latency_p50_ms": percentile(latencies, 0.50),
+        "latency_p95_ms": percentile(latencies, 0.95),
     } | {f"p50_{stage}_ms": value for stage, value in _stages(outcomes).items()}
 
 
 def _stages(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
     names = dict.fromkeys(stage for o in outcomes for stage in o.answer["timings"] if stage != "total")
     return {
-        name: _percentile(sorted(o.answer["timings"][name] for o in outcomes if name in o.answer["timings"]), 0.5)
+        name: percentile(sorted(o.answer["timings"][name] for o in outcomes if name in o.answer["timings"]), 0.5)
         for name in names
     }
 
@@ -231,11 +259,14 @@ def _ratio(part: int, whole: int) -> float | None:
     return round(part / whole, 4) if whole else None
 
 
-def _percentile(ordered: Sequence[float], share: float) -> float | None:
+def percentile(ordered: Sequence[float], share: float) -> float | None:
     """Nearest rank: the smallest value that at least ``share`` of all values do not exceed."""
     return round(ordered[max(0, -int(-share * len(ordered) // 1) - 1)], 1) if ordered else None
 
 
 def to_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Everything, for ``--evaluate … --json OUT``."""
-    return {"summary": summary(outcomes), "questions": [asdict(outcome) for outcome in outcomes]}
+    rows = [asdict(replace(outcome, reply=None)) for outcome in outcomes]
+    for row in rows:
+        del row["reply"]
+    return {"summary": summary(outcomes), "questions": rows}

@@ -10,6 +10,7 @@ Every sentence of the passages found is measured by things that can be shown to 
 * **type**: whether it holds what such a question wants (a name, a date, a place, a number, a reason);
 * **dense**: cosine of the question and the sentence, both through the encoder;
 * **second**: the score of the second stage, which has read question and passage together;
+* **telling**: whether its passage belongs to the telling that the question names (books, games, series), or to another;
 * **rank** of its passage in the search, and whether it is a row of an infobox.
 
 How much each counts is fitted on the dev questions (``python -m app.calibrate`` writes ``app/calibration.json``): a
@@ -39,6 +40,7 @@ from retrieval.search import Hit
 
 ENCODED = 24  # sentences that are compared through the encoder: the best by words alone
 UNKNOWN_NAME = 0.25  # factor on the confidence
+PORTRAIT = 0.9  # confidence in a portrait of something that has an article of its own
 MAX_WORDS = 60  # a longer sentence is a list or a quotation gone wrong and makes a poor answer
 
 _YEAR = re.compile(r"\b\d{3,4}(?:s|th|nd|st|rd)?\b|\b\d{1,2}(?:st|nd|rd|th) century\b")
@@ -109,6 +111,7 @@ class Evidence:
     matter: float  # coverage of the words that are no names: what is asked about them; 1 when there are none
     subject: float
     type: float
+    telling: float = 0.0  # 1 of the telling that is asked for, -1 of another, 0 where either names none
     second: float = 0.0  # logit; 0 where there is no second stage
     dense: float = 0.0
     score: float = 0.0  # logit against "none of them answers"
@@ -121,6 +124,11 @@ class Evidence:
     @property
     def text(self) -> str:
         return self.hit.passage.text[self.start : self.end]
+
+    @property
+    def is_lead(self) -> bool:
+        """Whether it opens an article that the question names."""
+        return bool(self.subject) and not self.hit.passage.path
 
     @property
     def is_fact(self) -> bool:
@@ -148,10 +156,11 @@ def find(question: Question, hits: Sequence[Hit], encoder: SentenceEncoder) -> l
     return ranked(question, _with_dense(question, found[:ENCODED], encoder) + found[ENCODED:])
 
 
-def ranked(question: Question, found: Sequence[Evidence]) -> list[Evidence]:
+def ranked(question: Question, found: Sequence[Evidence], calibration: Calibration = CALIBRATION) -> list[Evidence]:
     """The sentences with their scores and shares, best first."""
-    scores = np.array([logit(e) for e in found] + [silence(question)])
-    shares = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+    scores = np.array([logit(e, calibration) for e in found] + [silence(question, calibration)])  # (n + 1,)
+    odds = np.exp(scores - scores.max())
+    shares = odds / odds.sum()
     out = [replace(e, score=float(s), share=float(p)) for e, s, p in zip(found, scores, shares, strict=False)]
     return sorted(out, key=lambda e: -e.score)
 
@@ -160,7 +169,8 @@ def features(e: Evidence) -> dict[str, float]:
     """What a sentence is ranked by; every feature is of the order of one."""
     return {
         "coverage": e.coverage, "named": e.named, "matter": e.matter, "subject": e.subject, "type": e.type,
-        "dense": e.dense, "rank": 1 / (1 + e.rank / 3), "fact": float(e.is_fact), "second": _squash(e.second),
+        "dense": e.dense, "telling": e.telling, "rank": 1 / (1 + e.rank / 3), "fact": float(e.is_fact),
+        "second": _squash(e.second),
     }  # fmt: skip
 
 
@@ -168,10 +178,9 @@ def _squash(second: float) -> float:
     return float(np.clip(second, -15.0, 15.0)) / 5
 
 
-def logit(e: Evidence) -> float:
+def logit(e: Evidence, calibration: Calibration = CALIBRATION) -> float:
     """How well a sentence answers, as a logit."""
-    weights = CALIBRATION.sentence
-    return sum(weights[name] * value for name, value in features(e).items())
+    return sum(calibration.sentence[name] * value for name, value in features(e).items())
 
 
 def silence_features(question: Question) -> dict[str, float]:
@@ -181,9 +190,9 @@ def silence_features(question: Question) -> dict[str, float]:
     return {"constant": 1.0, "unknown_names": float(names), "unknown_words": float(len(unknown) - names)}
 
 
-def silence(question: Question) -> float:
+def silence(question: Question, calibration: Calibration = CALIBRATION) -> float:
     """The logit of "none of them answers"."""
-    return sum(CALIBRATION.silence[name] * value for name, value in silence_features(question).items())
+    return sum(calibration.silence[name] * value for name, value in silence_features(question).items())
 
 
 def _with_dense(question: Question, found: Sequence[Evidence], encoder: SentenceEncoder) -> list[Evidence]:
@@ -206,6 +215,9 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
     cut = [words(text[a:b]) for a, b in spans]
     held = [{word.stem for word in part} for part in cut]
     subject = 1.0 if hit.passage.page in question.pages else 0.0
+    telling = 0.0
+    if question.canon and hit.passage.canon:
+        telling = 1.0 if hit.passage.canon == question.canon else -1.0
     out = []
     for at, (start, end) in enumerate(spans):
         if len(cut[at]) > MAX_WORDS or len(cut[at]) < 2:
@@ -216,10 +228,12 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
         fits = _fact_fit(question, fact) if fact else _type_fit(question, text[start:end], cut[at], title)
         if question.kind == "definition":
             # A portrait is the article's own lead, and in it the earlier sentence says more.
-            lead = subject and not hit.passage.path
-            fits = max(0.0, 1.0 - 0.1 * at) if lead else 0.3 if subject else 0.0
+            is_lead = subject and not hit.passage.path
+            fits = max(0.0, 1.0 - 0.1 * at) if is_lead else 0.3 if subject else 0.0
         out.append(
-            Evidence(hit, rank, start, end, coverage, named, matter, subject, fits, second.get((start, end), 0.0))
+            Evidence(
+                hit, rank, start, end, coverage, named, matter, subject, fits, telling, second.get((start, end), 0.0)
+            )
         )
     return out
 
@@ -333,13 +347,15 @@ def _count_fit(question: Question, text: str, cut: Sequence[Word]) -> float:
     return 0.5 if numbers else 0.3 if _AMOUNT.search(text) else 0.0
 
 
-def confidence_features(question: Question, found: Sequence[Evidence]) -> dict[str, float]:
+def confidence_features(
+    question: Question, found: Sequence[Evidence], calibration: Calibration = CALIBRATION
+) -> dict[str, float]:
     """What the confidence is read off: the best sentence, and how far it stands above the others and above silence."""
     best = found[0]
     none = 1.0 - sum(e.share for e in found)
     return {
         "constant": 1.0,
-        "margin": best.score - silence(question),
+        "margin": best.score - silence(question, calibration),
         "share": best.share,
         "silent": none,
         "coverage": best.coverage,
@@ -353,17 +369,20 @@ def confidence_features(question: Question, found: Sequence[Evidence]) -> dict[s
     }
 
 
-def confidence(question: Question, found: Sequence[Evidence]) -> float:
+def confidence(question: Question, found: Sequence[Evidence], calibration: Calibration = CALIBRATION) -> float:
     """How sure we may be that the best sentence answers the question, 0–1.
 
     A name that no passage of the archive holds counts against it beyond what was fitted: the dev questions hold a dozen
-    of those, too few to learn from, and nobody can answer about Gandalf.
+    of those, too few to learn from, and nobody can answer about Gandalf.  Whoever asks for a portrait of something that
+    has an article gets its lead: there is nothing to weigh, and the dev questions hold but a handful of those.
     """
     if not found or not question.terms:
         return 0.0
-    weights = CALIBRATION.confidence
-    z = sum(weights[name] * value for name, value in confidence_features(question, found).items())
+    weights = calibration.confidence
+    z = sum(weights[name] * value for name, value in confidence_features(question, found, calibration).items())
     sure = 1 / (1 + math.exp(-max(-30.0, min(30.0, z))))
+    if question.kind == "definition" and any(e.is_lead for e in found):
+        sure = max(sure, PORTRAIT)
     return sure * UNKNOWN_NAME if any(word[0].isupper() for word in question.unknown) else sure
 
 

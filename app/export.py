@@ -58,7 +58,15 @@ def _turn(turn: Turn) -> list[str]:
 
 
 def _paragraphs(text: str) -> str:
-    return escape(text).replace("\n", "  \n")
+    """An answer's lines; those that begin with ``- `` are the items of a list."""
+    lines = text.split("\n")
+    out = ""
+    for before, line in zip(["", *lines], lines, strict=False):
+        is_item = line.startswith("- ")
+        # A list and the text before it need an empty line between them, other lines a forced break.
+        out += "" if not out else "\n" if is_item and before.startswith("- ") else "\n\n" if is_item else "  \n"
+        out += f"- {escape(line[2:])}" if is_item else escape(line)
+    return out
 
 
 def _quoted(text: str) -> str:

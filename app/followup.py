@@ -1,12 +1,13 @@
 """Chat turn + history → a question that stands alone.
 
-The floor until a trained rewriter comes: what a turn leaves out is carried over from the turn before.  Three cases:
+Which name a turn leaves out is for ``app.carry`` to say; here it is put in its place.  Three cases:
 
 * pronouns: "Where was she born?" → the last name that fits, put in the pronoun's place;
 * a bare addition: "And his mother?", "What about Yennefer?" → the same question about something else;
 * a bare request: "Why?", "Tell me more." → the last question, or its subject.
 
-A turn that names its own subject is left alone, so a change of topic does not drag the old one along.
+A turn that names its own subject is left alone, so a change of topic does not drag the old one along.  Where nothing
+says which names are likely, the last one that fits is taken.
 """
 
 from __future__ import annotations
@@ -14,10 +15,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from app.carry import Turn
 from app.text import STOPWORDS, words
-
-Turn = tuple[str, str]
-"""(stand-alone question, answer) of an earlier turn, oldest first."""
 
 NamesIn = Callable[[str], list[str]]
 """The names in a text as they stand there, in order."""
@@ -49,8 +48,8 @@ _RELATION = re.compile(
     re.I,
 )
 _CITATION = re.compile(r"\s*\[\d+\]")
-_POINTS_BACK = re.compile(r"\b(?:there|then|that|this|those|these|it|one|ones|him|her|he|she|they|them)\b", re.I)
-CARRIED = 2  # subjects of the turn before that a follow-up is tried with
+READINGS = 3  # a follow-up is tried with, at most
+UNLIKELY = 0.05  # probability under which a reading is not tried
 SHORT_ANSWER = 12  # words: an answer no longer than this is taken to name what was asked for
 
 
@@ -73,7 +72,7 @@ def proper_names(text: str) -> list[str]:
 def _candidates(history: Sequence[Turn], names_in: NamesIn, prefer_topic: bool) -> list[str]:
     """Names that a pronoun may stand for, the likeliest first."""
     out: list[str] = []
-    for question, answer in reversed(history[-3:]):
+    for question, answer, *_ in reversed(history[-3:]):
         asked = names_in(question)
         plain = _CITATION.sub("", answer).strip()
         told = names_in(plain)[:3]
@@ -121,8 +120,17 @@ def standalone(
     history: Sequence[Turn] = (),
     names_in: NamesIn = proper_names,
     gender_of: GenderOf = lambda name: "",
+    candidates: Sequence[str] | None = None,
 ) -> str:
-    """The question as someone would ask it who had said nothing before.  Without history it is returned as it is."""
+    """The question as someone would ask it who had said nothing before.  Without history it is returned as it is.
+
+    Args:
+        candidates: names that may be meant, the likeliest first; None: the last ones that were named.
+    """
+
+    def meant(prefer_topic: bool) -> Sequence[str]:
+        return _candidates(history, names_in, prefer_topic) if candidates is None else candidates
+
     text = question.strip()
     if not history or not text:
         return text
@@ -132,7 +140,7 @@ def standalone(
     if _CANON.match(_ADDITION.sub("", text)):
         return f"{last.rstrip(' ?.!')} {_ADDITION.sub('', text).strip().rstrip('?.! ')}?"
     if _MORE.match(text):
-        topic = _candidates(history, names_in, prefer_topic=True)
+        topic = meant(prefer_topic=True)
         return f"Tell me about {topic[0]}." if topic else last
 
     addition = _ADDITION.match(text)
@@ -143,7 +151,7 @@ def standalone(
     if pronoun and any(rest.find(name) < pronoun.start() for name in own):
         pronoun = None
     if pronoun:
-        rest = _fill_in(rest, _candidates(history, names_in, prefer_topic=bool(addition)), gender_of)
+        rest = _fill_in(rest, meant(prefer_topic=bool(addition)), gender_of)
     if (
         addition
         and len(words(rest)) <= 8
@@ -155,21 +163,28 @@ def standalone(
 
 def readings(
     question: str,
-    history: Sequence[Turn] = (),
-    names_in: NamesIn = proper_names,
-    gender_of: GenderOf = lambda name: "",
-) -> list[str]:
-    """The stand-alone question, and where it names nobody or points back, the same with the last subjects added.
+    history: Sequence[Turn],
+    names_in: NamesIn,
+    gender_of: GenderOf,
+    likely: Sequence[tuple[str, float]],
+) -> list[tuple[str, float]]:
+    """The question with each of the names that it may leave out, and how likely that reading is.
 
-    "And which oil?" after a turn about the kikimore reads as "Which oil kikimore?": no sentence, but the search and the
-    evidence find by it what was meant.  Which reading holds is for the archives to say.
+    "And which oil?" after a turn about the kikimore reads as "And which oil kikimore?": no sentence, but the search and
+    the evidence find by it what was meant.  Which reading holds is for the archives to say.
+
+    Args:
+        likely: names and their probabilities, best first; "" for none (``app.carry.likely``).
     """
-    alone = standalone(question, history, names_in, gender_of)
-    own = names_in(alone)
-    if not history or not words(alone) or (own and not _POINTS_BACK.search(alone)):
-        return [alone]
-    subjects = [name for name in _candidates(history[-1:], names_in, prefer_topic=True) if name not in own]
-    return [alone, *(f"{alone.rstrip(' ?.!')} {name}?" for name in subjects[:CARRIED])]
+    out: dict[str, float] = {}
+    for name, probability in likely[:READINGS]:
+        if probability < UNLIKELY and out:
+            break
+        text = standalone(question, history, names_in, gender_of, [name] if name else [])
+        if name and name.casefold() not in text.casefold():
+            text = f"{text.rstrip(' ?.!')} {name}?"
+        out[text] = out.get(text, 0.0) + probability
+    return list(out.items())
 
 
 def _same_question(last: str, about: str, names_in: NamesIn, is_name: bool) -> str:

@@ -7,35 +7,32 @@ evidence → enough? → draft, sentence by sentence, each checked against its p
 from __future__ import annotations
 
 import copy
+import math
 import re
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from app import carry, followup, smalltalk, support
 from app import evidence as ev
-from app import followup, support
-from app.answer import SILENT, Answer, Citation, Draft, Event, Final, Sentence, Status
+from app.answer import SILENT, Answer, Citation, Draft, Event, Final, Status, joined
+from app.carry import Turn
+from app.compose import Composer, Length
 from app.errors import NothingIndexed
-from app.followup import Turn
+from app.known import Known
 from app.question import Question, Vocabulary, analyse
 from app.settings import Settings
-from app.text import clip, words
+from app.text import clip
 from corpus.store import Store, StoredPassage
 from retrieval.names import Names
 from retrieval.search import Found, Hit
-from retrieval.words import clean, split
+from retrieval.words import clean
 
 if TYPE_CHECKING:
     from lm.reader import TracedToken
 
-RELEVANT = 0.15  # a draft's sentence must rest on evidence whose share is at least this part of the best one's
-SECOND = 0.35  # a second sentence is quoted when its share is at least this part of the first's
-EMPTY = "Ask me something about the world of the Witcher, for example: Who is Ciri's mother?"
-CARRY = 0.05  # confidence by which a reading that carries the last subject over must be better to be believed
-PRONOUN_START = re.compile(r"^(?:he|she|it|they|his|her|their|its|this|these|both)\b", re.I)
-
-
-Length = Literal["short", "normal", "long"]
+LIKELY = 0.5  # how much a reading's own probability counts against the confidence in its answer, as logarithms
+CLEAR = 0.8  # a reading that is so likely, and so well answered, needs no other
 
 
 class Search(Protocol):
@@ -71,7 +68,7 @@ class Pipeline:
         self, settings: Settings, store: Store, searcher: Search, encoder: ev.SentenceEncoder, reader: Reader | None
     ) -> None:
         self.settings, self.store, self.searcher, self.encoder, self.reader = settings, store, searcher, encoder, reader
-        self.vocabulary = Vocabulary.of(store)
+        self.vocabulary, self.known = Vocabulary.of(store), Known(store, searcher.names)
 
     @classmethod
     def open(cls, settings: Settings) -> Pipeline:
@@ -138,23 +135,28 @@ class Pipeline:
         note = ""
         if len(question.strip()) > self.settings.question_limit:
             note = f"Only the first {self.settings.question_limit:,} characters of the question were read."
-        if not words(asked):
-            yield Final(Answer(asked, asked, EMPTY, True, 0.0, (), clock.done(), "evidence", note))
+        if said := smalltalk.reply(asked):
+            yield Final(Answer(asked, asked, said, True, 0.0, (), clock.done(), "evidence", note))
             return
+        if first := smalltalk.first_question(asked):
+            asked, note = first, smalltalk.MANY
 
         yield Status("Searching the archives")
         readings = self.readings(asked, history)
         clock.lap("rewrite")
-        understood, hits, best, sure = self._weigh(readings[0], canon, clock)
-        # What a follow-up leaves out may be the subject of the turn before: then that reading is answered better.
-        for reading in readings[1:]:
-            other = self._weigh(reading, canon, clock)
-            if other[3] > sure + CARRY:
-                understood, hits, best, sure = other
+        weighed = []
+        for reading, probability in readings:
+            weighed.append((self._weigh(reading, canon, clock), probability))
+            if probability > CLEAR and weighed[0][0][3] > CLEAR:
+                break
+        # What a follow-up leaves out is for the archives to say too: they answer the right reading better.
+        (understood, hits, best, sure), _ = max(
+            weighed, key=lambda w: math.log(max(w[0][3], 1e-6)) + LIKELY * math.log(max(w[1], 1e-6))
+        )
         alone = understood.text
-        writer = _Writer(understood, best, length)
+        writer = Composer(understood, best, length)
         if sure < self.settings.threshold:
-            yield Final(_silent(asked, alone, note, sure, hits, clock, understood))
+            yield Final(_silent(asked, alone, note, sure, hits, clock, understood, writer.closest()))
             return
 
         # Whether the archives answer at all is decided above, by the evidence.  The decoder's own "do not say" means no
@@ -171,7 +173,7 @@ class Pipeline:
             Answer(
                 asked,
                 alone,
-                " ".join(sentence.text for sentence in writer.sentences),
+                joined(writer.sentences),
                 False,
                 sure,
                 tuple(writer.citations),
@@ -183,6 +185,7 @@ class Pipeline:
                 tuple(best),
                 tuple(read),
                 tuple(traced),
+                corrected=writer.corrected,
             )
         )
 
@@ -205,43 +208,25 @@ class Pipeline:
         clock.lap("evidence")
         return understood, hits, best, sure
 
-    def readings(self, question: str, history: Sequence[Turn]) -> list[str]:
-        """The question as it would be asked without the turns before it, the likeliest reading first."""
+    def readings(self, question: str, history: Sequence[Turn]) -> list[tuple[str, float]]:
+        """The question as it would be asked without the turns before it, and how likely each reading is."""
         if not history:
-            return [question]
-        return followup.readings(question, history, self._names_in, self._gender_of)
+            return [(question, 1.0)]
+        likely = carry.likely(question, history, self.known)
+        return followup.readings(question, history, self._names_in, self.known.pronoun, likely)
 
     def _names_in(self, text: str) -> list[str]:
         """Names in a text: what the archive knows by that name, and other capitalised words."""
-        cut = split(clean(text))
-        spans = [(cut[m.start].start, cut[m.end - 1].end) for m in self.searcher.names.mentions(cut)]
-        found = [(a, text[a:b]) for a, b in spans]
+        found, at = [], 0
+        for name, _ in self.known.mentions(text):
+            at = clean(text).find(name, at)
+            found.append((at, at + len(name), name))
+            at += len(name)
         for name in followup.proper_names(text):
             at = text.find(name)
-            if not any(a < at + len(name) and at < b for a, b in spans):
-                found.append((at, name))
-        return [name for _, name in sorted(found)]
-
-    def _gender_of(self, name: str) -> str:
-        """The pronoun that the named article's first passages use most; "" when they use none."""
-        cut = split(clean(name))
-        pages = [page for mention in self.searcher.names.mentions(cut) for page in mention.pages]
-        if not pages:
-            return ""
-        rows = self.store.rows("SELECT text FROM passages WHERE page = ? ORDER BY section, start LIMIT 6", [pages[0]])
-        facts = self.store.rows("SELECT \"values\" FROM facts WHERE page = ? AND key = 'gender'", [pages[0]])
-        stated = "".join(row["values"].casefold() for row in facts)
-        if "female" in stated or "male" in stated:
-            return "she" if "female" in stated else "he"
-        text = " ".join(row["text"] for row in rows).casefold()
-        counts = {
-            "he": len(re.findall(r"\b(?:he|him|his)\b", text)),
-            "she": len(re.findall(r"\b(?:she|her|hers)\b", text)),
-            "it": len(re.findall(r"\b(?:it|its)\b", text)),
-            "they": len(re.findall(r"\b(?:they|them|their)\b", text)),
-        }
-        winner = max(counts, key=lambda pronoun: counts[pronoun])
-        return winner if counts[winner] else ""
+            if not any(a < at + len(name) and at < b for a, b, _ in found):
+                found.append((at, at + len(name), name))
+        return [name for *_, name in sorted(found)]
 
     def _with_facts(self, question: Question, hits: Sequence[Hit], canon: str | None) -> list[Hit]:
         """The hits, and the leads and infoboxes of the articles that the question names, found or not."""
@@ -258,7 +243,7 @@ class Pipeline:
         return [*hits, *self.searcher.read(question.text, added)]
 
     def _draft(
-        self, question: str, read: Sequence[Hit], writer: _Writer, traced: list[TracedToken], clock: _Clock
+        self, question: str, read: Sequence[Hit], writer: Composer, traced: list[TracedToken], clock: _Clock
     ) -> Iterator[Event]:
         """Let the decoder write; keep each sentence that its passage bears."""
         assert self.reader is not None
@@ -277,7 +262,7 @@ class Pipeline:
         clock.lap("draft")
 
     @staticmethod
-    def _keep(sentence: str, read: Sequence[Hit], writer: _Writer) -> Iterator[Event]:
+    def _keep(sentence: str, read: Sequence[Hit], writer: Composer) -> Iterator[Event]:
         if support.claim_of(sentence) == SILENT:
             return
         verdict = support.check(sentence, [hit.passage for hit in read])
@@ -285,105 +270,6 @@ class Pipeline:
             yield Draft(kept)
         elif support.has_words(sentence):
             writer.refuse()
-
-
-class _Writer:
-    """Collects the sentences of one answer, with the citations that bear them numbered as they come."""
-
-    def __init__(self, question: Question, best: Sequence[ev.Evidence], length: Length = "normal") -> None:
-        self.question, self.best, self.length = question, best, length
-        self.sentences: list[Sentence] = []
-        self.citations: list[Citation] = []
-        self.drafted = False  # the decoder phrased at least one sentence
-        self._refused = False
-
-    def short_answer(self) -> bool:
-        """Answer from an infobox row when one says just what is asked."""
-        if not self.best:
-            return False
-        # Rows of the infobox may tie with prose that says the same at greater length: then the row is the answer.
-        for candidate in self.best[:5]:
-            if candidate.share < SECOND * self.best[0].share:
-                break
-            value = ev.short_answer(self.question, candidate)
-            if value:
-                n = self._cite(candidate.hit, candidate.start, candidate.end)
-                self.sentences.append(Sentence(f"{value[:1].upper()}{value[1:]} [{n}].", n))
-                told = next((e for e in self.best[:6] if not e.is_fact and _says(value, e.text)), None)
-                if told is not None:
-                    self._quote(told)
-                return True
-        return False
-
-    def keep(self, claim: str, hit: Hit, verdict: support.Verdict) -> str:
-        """Take a checked sentence into the answer, unless it is beside the point or has been said; the text shown."""
-        inside = [
-            e.share
-            for e in self.best
-            if e.passage.id == hit.passage.id and e.start >= verdict.start and e.end <= verdict.end
-        ]
-        if not inside or max(inside) < RELEVANT * self.best[0].share:
-            return ""
-        if any(support.claim_of(sentence.text).rstrip(".!? ") == claim.rstrip(".!? ") for sentence in self.sentences):
-            return ""
-        n = self._cite(hit, verdict.start, verdict.end)
-        bare = claim.rstrip()
-        stop = bare[-1] if bare[-1] in ".!?" else "."
-        shown = f"{bare.rstrip('.!? ')} [{n}]{stop}"
-        self.sentences.append(Sentence(shown, n))
-        self.drafted = True
-        return shown
-
-    def refuse(self) -> None:
-        """A sentence of the draft failed: the best evidence takes its place."""
-        self._refused = True
-
-    def finish(self) -> None:
-        """Put the quoted evidence where the draft failed, or where there was none."""
-        if self.sentences and not self._refused:
-            return
-        if self.question.kind == "definition" and not self.sentences:
-            limit = {"short": 1, "normal": 3, "long": 5}[self.length]
-            lead = [e for e in self.best if e.subject and not e.passage.path and not e.is_fact][:limit]
-            for e in sorted(lead, key=lambda e: (e.rank, e.start)):
-                self._quote(e)
-        if self._refused or not self.sentences:
-            self._quote(self.best[0])
-        if self.length == "short" or self.drafted:
-            return
-        for other in self.best[1:]:
-            wanted, part = (4, SECOND / 4) if self.length == "long" else (2, SECOND)
-            if len(self.sentences) >= wanted or other.share < part * self.best[0].share:
-                break
-            if self.question.kind != "definition" or self.length == "long":
-                self._quote(other)
-
-    def _quote(self, e: ev.Evidence) -> None:
-        if any(c.passage == e.passage.text and c.start <= e.start and e.end <= c.end for c in self.citations):
-            return
-        n = self._cite(e.hit, e.start, e.end)
-        fact = ev.fact_line(e.text) if e.is_fact else None
-        if fact:
-            shown = f"{fact.title}, {fact.label}: {fact.values} [{n}]."
-        else:
-            about = f"{e.passage.title}: " if PRONOUN_START.match(e.text) else ""
-            shown = f"{about}“{e.text}” [{n}]"
-        self.sentences.append(Sentence(shown, n))
-
-    def _cite(self, hit: Hit, start: int, end: int) -> int:
-        """Number of the citation of this quote, made when it is new."""
-        passage = hit.passage
-        for citation in self.citations:
-            if (citation.passage, citation.start, citation.end) == (passage.text, start, end):
-                return citation.n
-        n = len(self.citations) + 1
-        self.citations.append(
-            Citation(
-                n, passage.display_title or passage.title, passage.url, " › ".join(passage.path), passage.canon,
-                passage.text, passage.text[start:end], start, end, round(hit.score, 5),
-            )
-        )  # fmt: skip
-        return n
 
 
 class _Clock:
@@ -415,15 +301,6 @@ def _reading_list(best: Sequence[ev.Evidence], hits: Sequence[Hit], size: int) -
     return list(order.values())[:size]
 
 
-def _says(value: str, sentence: str) -> bool:
-    """Whether a sentence of prose holds an infobox value."""
-    return (
-        bool(value)
-        and not support.is_instruction(sentence)
-        and {w.stem for w in words(value)} <= {w.stem for w in words(sentence)}
-    )
-
-
 def _respell(question: str, corrections: dict[str, str]) -> str:
     for old, new in corrections.items():
         question = re.sub(rf"\b{re.escape(old)}\b", lambda _, new=new: new, question)  # type: ignore[misc]
@@ -431,7 +308,14 @@ def _respell(question: str, corrections: dict[str, str]) -> str:
 
 
 def _silent(
-    asked: str, alone: str, note: str, sure: float, hits: Sequence[Hit], clock: _Clock, question: Question
+    asked: str,
+    alone: str,
+    note: str,
+    sure: float,
+    hits: Sequence[Hit],
+    clock: _Clock,
+    question: Question,
+    closest: Citation | None,
 ) -> Answer:
     """The polite way to say no, with the articles that come nearest."""
     nearest = tuple(dict.fromkeys(hit.passage.display_title or hit.passage.title for hit in hits))[:3]
@@ -440,4 +324,7 @@ def _silent(
         text = f"The archives do not hold anything about {' or '.join(f'“{word}”' for word in question.unknown[:2])}."
     if nearest:
         text += f" The nearest articles: {', '.join(nearest)}."
-    return Answer(asked, alone, text, True, sure, (), clock.done(), "evidence", note, (), tuple(hits), nearest=nearest)
+    return Answer(
+        asked, alone, text, True, sure, (), clock.done(), "evidence", note, (), tuple(hits),
+        closest=closest, nearest=nearest,
+    )  # fmt: skip

@@ -15,7 +15,9 @@ from typing import Literal
 
 from app.lexicon import ALTERNATIVES, KIND_WORDS
 from app.text import Word, content, forms, words
+from corpus import canon
 from corpus.store import Store, fold
+from corpus.types import Canon
 from retrieval.names import Names
 from retrieval.words import clean, split
 
@@ -40,6 +42,17 @@ _PORTRAIT = re.compile(
 )
 
 
+# Several things are asked for.  Only the layout and the number of quotes hang on it.
+_LIST = re.compile(
+    r"\b(?:list|name|enumerate)\s+(?:all|every|each|the|some|a few|any|two|three|four|five|six|\d+)\b"
+    r"|\b(?:which|what)\s+(?:two|three|four|five|six|seven|\d+)\b"
+    r"|\bwho\s+(?:are|were|all)\b|\bwhat\s+(?:are|were)\b(?! (?:you|the (?:difference|meaning))\b)"
+    r"|\b(?:which|what)\s+(?:\w+\s){0,2}?\w{2,}[^s\W]s\s+(?:are|were|do|did|have|can|make|belong|grow)\b"
+    r"|\b(?:ingredients|members|children|siblings|parents|lovers|powers|abilities|allies|names|kinds|types) of\b",
+    re.I,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Term:
     """A content word of a question: what it weighs (rarity in the archive, 0–1) and what may stand for it."""
@@ -60,6 +73,8 @@ class Question:
     terms: tuple[Term, ...]
     pages: frozenset[int]  # pages.id of the articles it names
     unknown: tuple[str, ...]  # words that no passage of the archive holds, as the user spelt them
+    canon: Canon = ""  # the telling that the wording names ("in the books"), if it names one
+    wants_list: bool = False
 
     @property
     def stems(self) -> frozenset[str]:
@@ -133,4 +148,7 @@ def analyse(text: str, names: Names, vocabulary: Vocabulary) -> Question:
     rest = [term for term in terms.values() if not term.is_name and term.stem not in KIND_WORDS]
     if terms and not rest and pages and (_PORTRAIT.match(text) or len(words(text)) == len(terms)):
         kind = "definition"
-    return Question(text, kind, tuple(terms.values()), pages, tuple(dict.fromkeys(unknown)))
+    return Question(
+        text, kind, tuple(terms.values()), pages, tuple(dict.fromkeys(unknown)),
+        canon.of_heading(text), _LIST.search(text) is not None,
+    )  # fmt: skip

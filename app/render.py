@@ -6,16 +6,13 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import Any
 from urllib.parse import urlsplit
 
 from app import export
 from app.feedback import COMMENT_LIMIT, REASONS
 from app.turns import CANONS, Place, Turn
-
-if TYPE_CHECKING:
-    from corpus.store import StoredPassage
-    from corpus.types import Article, Section
 
 _CITATION = re.compile(r"\[(\d{1,3})\]")
 _BEFORE = re.compile(r" ?\[\d{1,3}\]")
@@ -80,6 +77,18 @@ def cited(text: str, turn: str, known: frozenset[int]) -> str:
 
     # The space before a number goes, and a full stop after it moves in front, as in print: “Calanthe.¹”
     return _CITATION.sub(button, escape(_AT_END.sub(tidy, text)))
+
+
+def paragraphs(text: str, turn: str, known: frozenset[int]) -> str:
+    """An answer's text as paragraphs and lists: a line that begins with ``- `` is an item, any other a paragraph."""
+    out = ""
+    for is_list, lines in groupby(text.split("\n"), key=lambda line: line.startswith("- ")):
+        if is_list:
+            items = "".join(f"<li>{cited(line[2:], turn, known)}</li>" for line in lines)
+            out += f'<ul class="text">{items}</ul>'
+        else:
+            out += "".join(f'<p class="text">{cited(line, turn, known)}</p>' for line in lines if line.strip())
+    return out
 
 
 def confidence_chip(confidence: float) -> str:
@@ -189,13 +198,13 @@ def turn_html(turn: Turn, is_last: bool = False) -> str:
     said = f'<h2 class="question"><span class="visually-hidden">You asked: </span>{escape(turn.question)}</h2>'
     head = f'<article class="turn{" pending" if turn.waiting else ""}" id="turn-{turn.id}">{said}'
     if turn.answer is None:
-        draft = cited(" ".join(turn.draft), turn.id, frozenset())
+        draft = paragraphs(" ".join(turn.draft), turn.id, frozenset())
         waiting = f'<p class="status">{escape(turn.status)}<span class="dots" aria-hidden="true"></span></p>'
         problem = f'<p class="problem">{escape(turn.problem)}</p>' if turn.problem else ""
         again = (
             f'<div class="tools">{tool("retry", "Retry")}{tool("edit", "Edit")}</div>' if problem and is_last else ""
         )
-        told = (f'<p class="text">{draft}</p>' if draft else "") + (waiting if turn.waiting else problem + again)
+        told = draft + (waiting if turn.waiting else problem + again)
         return f'{head}<div class="reply"><div class="answer">{told}</div></div></article>'
     answer = turn.answer
     known = frozenset(citation["n"] for citation in answer["citations"])
@@ -211,14 +220,17 @@ def turn_html(turn: Turn, is_last: bool = False) -> str:
     took = f'<span class="quiet">{seconds:.1f} s</span>'
     reply = (
         f'<div class="answer{" silent" if answer["abstained"] else ""}">{understood}'
-        f'<p class="text">{cited(text, turn.id, known)}</p>{note}'
+        f"{paragraphs(text, turn.id, known)}{note}"
         f"{suggestions(turn.nearest) if answer['abstained'] else ''}"
         f'<div class="foot">{chip}{took}{tools(turn, is_last)}</div>{reasons(turn)}</div>'
     )
     sources = ""
-    if answer["citations"]:
-        cards = "".join(source(c, turn, is_open=at == 0) for at, c in enumerate(answer["citations"]))
-        sources = f'<aside class="sources" aria-label="Sources of this answer"><h3>Sources</h3>{cards}</aside>'
+    if turn.sources:
+        cards = "".join(source(c, turn, is_open=at == 0) for at, c in enumerate(turn.sources))
+        of, title = (
+            ("this answer", "Sources") if answer["citations"] else ("what comes closest", "The closest they come")
+        )
+        sources = f'<aside class="sources" aria-label="Sources of {of}"><h3>{title}</h3>{cards}</aside>'
     return f'{head}<div class="reply">{reply}{sources}</div></article>'
 
 
@@ -254,26 +266,3 @@ def conversation(turns: Sequence[Turn], examples: Sequence[str] = (), said: str 
     # The announcement stands first and always, for it must not move: screen readers watch one element.
     body = "".join(turn_html(turn, at == len(turns) - 1) for at, turn in enumerate(turns)) or welcome(examples)
     return f'<div class="conversation">{announcement(turns, said)}{body}</div>'
-
-
-def article(article: Article, passage: StoredPassage, start: int, end: int) -> str:
-    """A whole article with one quote marked; ``start`` and ``end`` are the quote's place in the passage."""
-    facts = [
-        f'<h2 id="article-title">{escape(passage.display_title or passage.title)} {badge(article.canon)}</h2>',
-        f'<p class="quiet">{link(passage.url, "Read this revision") or "From the codex"}',
-        f"{' · ' if passage.rights else ''}{licence(Place(passage.id, passage.rights, passage.rights_url))}</p>",
-    ]
-    sections = [
-        _section(section, (passage.start + start, passage.start + end) if ordinal == passage.section else None)
-        for ordinal, section in enumerate(article.sections)
-    ]
-    return f"{''.join(facts)}{''.join(sections)}"
-
-
-def _section(section: Section, quote: tuple[int, int] | None) -> str:
-    level = min(len(section.path) + 2, 6)
-    heading = f"<h{level}>{escape(section.path[-1])} {badge(section.canon)}</h{level}>" if section.path else ""
-    text = marked(section.text, *quote) if quote else escape(section.text)
-    # escape() has made line breaks of newlines; two of them part paragraphs.  A mark may span paragraphs, so they
-    # are parted by space alone, not by elements that would cut it.
-    return f"<section>{heading}<div>{text}</div></section>"

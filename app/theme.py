@@ -123,6 +123,7 @@ CSS = """
 .turn .reply { display: grid; grid-template-columns: minmax(0, 1fr); gap: 1.2rem 2rem; align-items: start; }
 .turn .answer p { margin: .2rem 0; }
 .turn .answer .text { font: 1.13rem/1.65 var(--serif); }
+.turn .answer ul.text { padding-left: 1.3em; list-style: disc; }
 .turn .answer.silent { border-left: 3px solid var(--border-color-primary); padding-left: 1rem; }
 .quiet, .turn .status { color: var(--soft); font-size: .875rem; }
 .problem { color: #a8321a; } .dark .problem { color: #fca5a5; }
@@ -197,6 +198,17 @@ CSS = """
   margin-right: .5rem; border: 1px solid var(--input-border-color); background: none; color: inherit; }
 .reasons .primary { background: #0f766e; border-color: #0f766e; color: #fff; }
 
+.article { line-height: 1.6; overflow-wrap: anywhere; max-width: 46rem; }
+.article h3 { font-size: 1.3rem; margin: 0; } .article h4 { font-size: 1.1rem; margin: 1rem 0 .2rem; }
+.article h5, .article h6 { margin: .8rem 0 .2rem; } .article p { margin: .3rem 0; }
+.article table { border-collapse: collapse; width: 100%; font-size: .875rem; margin-bottom: .8rem; }
+.article th, .article td { text-align: left; padding: .25rem .5rem; vertical-align: top;
+  border-bottom: 1px solid var(--border-color-primary); }
+.article th { overflow-wrap: normal; }
+.article blockquote { font-style: italic; border-left: 3px solid var(--border-color-primary); padding-left: .8rem;
+  margin: .4rem 0; }
+.article footer { margin-top: 1rem; font-size: .875rem; border-top: 1px solid var(--border-color-primary); }
+
 #article { width: min(46rem, calc(100vw - 1.5rem)); max-height: min(85vh, 60rem); padding: 0; border-radius: 1rem;
   margin: auto;
   border: 1px solid var(--border-color-primary); background: var(--background-fill-primary);
@@ -211,7 +223,7 @@ CSS = """
 #article .body:focus { outline: none; }
 #article h2 { font: 600 1.5rem/1.3 var(--serif); margin: 0 5rem .1rem 0; }
 #article :is(h3, h4, h5, h6) { font: 600 1.12rem/1.4 var(--serif); margin: 1.3rem 0 .2rem; }
-#article .quiet { margin: 0 0 .8rem; font-family: ui-sans-serif, system-ui, sans-serif; }
+#article :is(table, footer) { font-family: ui-sans-serif, system-ui, sans-serif; }
 
 .form:has(#question) { position: sticky; bottom: 0; z-index: 20; overflow: visible; border: 0; border-radius: 0;
   background: linear-gradient(transparent, var(--body-background-fill) 2.5rem);

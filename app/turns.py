@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -40,6 +40,7 @@ class Turn:
     answer: dict[str, Any] | None = None  # the contract's JSON
     note: str = ""
     nearest: list[str] = field(default_factory=list)  # titles to try when the archives are silent
+    closest: list[dict[str, Any]] = field(default_factory=list)  # and the sentence that comes closest, as a citation
     places: dict[int, Place] = field(default_factory=dict)  # of the citations, by number
     problem: str = ""  # why there is no answer
     verdict: str = ""  # what the reader thought of it: "like", "dislike" or nothing
@@ -52,11 +53,17 @@ class Turn:
         """Whether the answer is still being made."""
         return self.answer is None and not self.problem
 
+    @property
+    def sources(self) -> list[dict[str, Any]]:
+        """The answer's citations; where it has none because the archives are silent, what comes closest."""
+        return self.answer["citations"] or self.closest if self.answer is not None else []
+
     def finish(self, answer: Answer) -> None:
         """Take the whole answer in the place of what was shown of it."""
         self.question, self.note = answer.question or self.question, answer.note
         self.answer, self.status, self.draft = answer.to_json(), "", []
         self.nearest, self.places = list(answer.nearest), places(answer)
+        self.closest = [asdict(answer.closest)] if answer.closest else []
 
     def fail(self, problem: str) -> None:
         """Say why there will be no answer."""
@@ -68,7 +75,7 @@ def places(answer: Answer) -> dict[int, Place]:
     hits = [*answer.hits, *(evidence.hit for evidence in answer.evidence), *answer.read]
     known = {(hit.passage.url, " › ".join(hit.passage.path), hit.passage.text): hit.passage for hit in hits}
     found: dict[int, Place] = {}
-    for citation in answer.citations:
+    for citation in (*answer.citations, *([answer.closest] if answer.closest else [])):
         passage = known.get((citation.url, citation.section, citation.passage))
         if passage is not None:
             found[citation.n] = Place(passage.id, passage.rights, passage.rights_url)
@@ -137,7 +144,7 @@ def _row(turn: Turn) -> dict[str, Any]:
     assert turn.answer is not None
     answer = turn.answer
     citations = []
-    for citation in answer["citations"]:
+    for citation in turn.sources:
         place = turn.places.get(citation["n"], Place(0))
         citations.append(
             {name: citation[name] for name in ("n", "title", "url", "section", "canon", "passage", "start", "end")}
@@ -180,7 +187,12 @@ def _turn(told: _KeptTurn) -> Turn:
         for citation in told.citations
     ]
     answer = told.model_dump(include={"question", "standalone_question", "answer", "abstained", "generator"})
-    answer |= {"confidence": told.confidence, "citations": citations, "timings": {"total": told.total}}
+    closest = citations if told.abstained else []
+    answer |= {
+        "confidence": told.confidence,
+        "citations": [] if told.abstained else citations,
+        "timings": {"total": told.total},
+    }
     found = {
         citation.n: Place(int(citation.place or 0), citation.rights, citation.rights_url) for citation in told.citations
     }
@@ -189,6 +201,7 @@ def _turn(told: _KeptTurn) -> Turn:
         answer=answer,
         note=told.note,
         nearest=told.nearest,
+        closest=closest,
         places=found,
         verdict=told.verdict,
         id=told.id,

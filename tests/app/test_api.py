@@ -15,6 +15,7 @@ from gradio_client.exceptions import AppError
 from app import api, chat, serve
 from app import settings as app_settings
 from app.api import BadRequest, checked_canon, checked_history, checked_question
+from app.carry import Turn
 from app.limits import Guarded
 from tests.app.conftest import cite
 
@@ -199,7 +200,7 @@ def test_six_chats_at_once_are_not_mixed_up(served):
 def test_what_is_checked(settings):
     assert checked_question("Who?", settings) == "Who?"
     assert checked_canon("") is None and checked_canon("tv") == "tv"
-    assert checked_history([["a", "b"]], settings) == [("a", "b")] and checked_history(None, settings) == []
+    assert checked_history([["a", "b"]], settings) == [Turn("a", "b")] and checked_history(None, settings) == []
     mistakes: list[object] = [5, {}, [1], [["a", None]], [["a", "b", "c"]]]
     for bad in mistakes:
         with pytest.raises(BadRequest):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from app import calibrate
 from app import evidence as ev
-from app.calibrate import Case, fit, fit_sentences, judge, rescored, thresholds
+from app.calibrate import Case, fit_sentences, judge, rescored, thresholds
 from app.question import analyse
 from retrieval.search import Hit
 
@@ -29,7 +30,7 @@ def cases(make):
         for at in range(6):
             hit = Hit(passages[at % len(passages)].passage, 1.0)
             second = rng.gauss(4.0 if at == right else -4.0, 1.0)
-            found.append(ev.Evidence(hit, at, at, at + 1, rng.random(), 0.5, 0.5, 1.0, 0.5, second))
+            found.append(ev.Evidence(hit, at, at, at + 1, rng.random(), 0.5, 0.5, 1.0, 0.5, second=second))
         labels = [int(at == right) for at in range(6)]
         made.append(Case(question, found, labels, [bool(label) for label in labels], decline))
     return made
@@ -49,10 +50,17 @@ def test_confidence_tells_answers_from_silence_on_questions_not_seen(cases):
     assert half["right"] > 0.9 and half["rightly_declined"] > 0.9 and half["wrongly_declined"] < 0.1
 
 
-def test_fitting_leaves_the_weights_in_use_alone(cases):
-    before = ev.CALIBRATION
-    fit(cases)
-    assert ev.CALIBRATION is before
+def test_weights_that_are_given_are_those_that_count(cases):
+    case = cases[1]
+    kinds = ("sentence", "silence", "confidence")
+    nothing = replace(ev.CALIBRATION, **{kind: dict.fromkeys(getattr(ev.CALIBRATION, kind), 0.0) for kind in kinds})
+    even = ev.ranked(case.question, case.found, nothing)
+    assert [e.text for e in even] == [e.text for e in case.found]
+    assert [e.share for e in even] == pytest.approx([1 / 7] * 6)  # six sentences and silence
+    assert ev.confidence(case.question, even, nothing) == 0.5
+    margin = nothing.confidence | {"margin": 1.0}
+    sure = replace(nothing, silence=nothing.silence | {"constant": -2.0}, confidence=margin)
+    assert ev.confidence(case.question, even, sure) == pytest.approx(1 / (1 + np.exp(-2.0)))
 
 
 def test_written_weights_are_those_that_are_read(cases, tmp_path):

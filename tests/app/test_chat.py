@@ -118,8 +118,12 @@ def test_reply_streams_status_drafts_and_the_answer(make):
     assert "Ilvane" in pages[-1] and len(later) == 2 and len(now) == 1  # sessions do not share lists
 
 
-def test_refusals_leave_no_history():
-    assert chat.history_of([answered(abstained=True), Turn("x")]) == []
+def test_of_refusals_the_question_is_left_and_of_small_talk_nothing():
+    refused = chat.history_of([answered(abstained=True), Turn("x")])
+    assert [(turn.question, turn.answer) for turn in refused] == [(refused[0].question, "")]
+    thanks = Turn("Thanks!", answer=answered(abstained=True).answer)
+    assert chat.history_of([thanks]) == []
+    assert chat.history_of([answered()])[0].titles
 
 
 def test_one_question_at_a_time():

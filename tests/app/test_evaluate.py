@@ -136,9 +136,9 @@ def test_empty_and_missing_files_say_so(tmp_path):
 
 
 def test_percentiles_are_nearest_rank():
-    assert [evaluate._percentile(list(range(1, n + 1)), 0.95) for n in (1, 2, 20, 100)] == [1, 2, 19, 95]
-    assert [evaluate._percentile(list(range(1, n + 1)), 0.5) for n in (1, 2, 3, 100)] == [1, 1, 2, 50]
-    assert evaluate._percentile([], 0.5) is None
+    assert [evaluate.percentile(list(range(1, n + 1)), 0.95) for n in (1, 2, 20, 100)] == [1, 2, 19, 95]
+    assert [evaluate.percentile(list(range(1, n + 1)), 0.5) for n in (1, 2, 3, 100)] == [1, 1, 2, 50]
+    assert evaluate.percentile([], 0.5) is None
 
 
 def test_a_real_pipeline_can_be_evaluated(make, tmp_path):

@@ -270,3 +270,32 @@ def test_a_better_second_stage_score_moves_a_sentence_up(make):
     last = found[-1]
     liked = [replace(e, second=12.0) if e is last else e for e in found]
     assert [e.text for e in evidence.ranked(question, liked)].index(last.text) < len(found) - 1
+
+
+def test_declining_shows_the_sentence_that_comes_closest_unless_nothing_does(make):
+    pipeline = make()
+    answer = pipeline.ask("What is Orsolya's phone number?")
+    assert answer.abstained and not answer.citations and not answer.to_json()["citations"]
+    assert answer.closest is not None and answer.closest.title == "Orsolya"
+    assert pipeline.ask("Who is Gandalf?").closest is None
+
+
+def test_whoever_has_an_article_has_a_portrait(make):
+    for question in ("Who is Orsolya?", "tell me about Brennport", "tobiah"):
+        answer = make().ask(question)
+        assert not answer.abstained and answer.confidence >= evidence.PORTRAIT, question
+    assert make().ask("Who is Gandalf of Brennport?").abstained
+
+
+@pytest.mark.parametrize(("turn", "part"), [("hello", "Well met"), ("Wer ist Orsolya und wie alt ist sie?", "English")])
+def test_small_talk_needs_no_search(make, turn, part):
+    pipeline = make()
+    pipeline.searcher = None  # whoever searches fails
+    answer = pipeline.ask(turn)
+    assert part in answer.answer and answer.abstained and not answer.nearest
+
+
+def test_of_twenty_questions_the_first_is_answered(make):
+    many = "Who is Orsolya's mother? " + " ".join(f"And who is number {n} of them?" for n in range(19))
+    answer = make().ask(many)
+    assert answer.answer.startswith("Queen Ilvane of Marn [1]") and "first" in answer.note

@@ -1,0 +1,56 @@
+"""What the archive knows about names: where they stand in a text, what they name, and which pronoun they take."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from corpus.store import Store
+from retrieval.names import Names
+from retrieval.words import clean, split
+
+_PRONOUNS = {
+    "he": re.compile(r"\b(?:he|him|his)\b"),
+    "she": re.compile(r"\b(?:she|her|hers)\b"),
+    "it": re.compile(r"\b(?:it|its)\b"),
+    "they": re.compile(r"\b(?:they|them|their)\b"),
+}
+
+
+class Known:
+    """Names of one archive, looked up once each."""
+
+    def __init__(self, store: Store, names: Names) -> None:
+        self.store, self.names = store, names
+        self.mentions = lru_cache(maxsize=1024)(self._mentions)
+        self.kind = lru_cache(maxsize=8192)(self._kind)
+        self.pronoun = lru_cache(maxsize=4096)(self._pronoun)
+
+    def _mentions(self, text: str) -> list[tuple[str, frozenset[int]]]:
+        """Names as they stand in a text, in order, with the pages (pages.id) that they may mean."""
+        plain = clean(text)
+        cut = split(plain)
+        return [(plain[cut[m.start].start : cut[m.end - 1].end], frozenset(m.pages)) for m in self.names.mentions(cut)]
+
+    def pages(self, text: str) -> set[int]:
+        """Everything that a text names."""
+        return {page for _, pages in self.mentions(text) for page in pages}
+
+    def _kind(self, page: int) -> str:
+        """What an article is about (``character``, ``place``, …); "" where the archive does not say, as for wikis."""
+        return self.store.rows("SELECT kind FROM pages WHERE id = ?", [page])[0]["kind"]
+
+    def _pronoun(self, name: str) -> str:
+        """``he``, ``she``, ``it`` or ``they``, as the named article's first passages have it; "" when none is there."""
+        pages = [page for _, pages in self.mentions(name) for page in sorted(pages)]
+        if not pages:
+            return ""
+        rows = self.store.rows("SELECT text FROM passages WHERE page = ? ORDER BY section, start LIMIT 6", [pages[0]])
+        facts = self.store.rows("SELECT \"values\" FROM facts WHERE page = ? AND key = 'gender'", [pages[0]])
+        stated = "".join(row["values"].casefold() for row in facts)
+        if "female" in stated or "male" in stated:
+            return "she" if "female" in stated else "he"
+        text = " ".join(row["text"] for row in rows).casefold()
+        counts = {pronoun: len(pattern.findall(text)) for pronoun, pattern in _PRONOUNS.items()}
+        winner = max(counts, key=lambda pronoun: counts[pronoun])
+        return winner if counts[winner] else ""

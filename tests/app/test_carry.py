@@ -1,0 +1,73 @@
+"""Which name a follow-up leaves out: candidates from the turns before, weighed by weights learnt from conversations."""
+
+from __future__ import annotations
+
+import pytest
+
+from app import carry, learn
+from app.carry import Turn
+from app.known import Known
+
+ASKED = Turn("Who healed Tobiah?", "“Orsolya healed Tobiah after the siege of Brennport.” [1]", ("Orsolya",))
+
+
+@pytest.fixture
+def known(make):
+    pipeline = make()
+    return Known(pipeline.store, pipeline.searcher.names)
+
+
+def test_candidates_are_the_names_of_the_turns_before_and_the_titles_cited(known):
+    found = {c.name: c.where for c in carry.candidates("Where was she born?", [ASKED], known)}
+    assert found == {
+        "Tobiah": {"question": 0, "answer": 1},
+        "Orsolya": {"title": 0, "answer": 0},
+        "Brennport": {"answer": 2},
+    }
+    # What the turn names itself need not be carried over.
+    assert "Orsolya" not in {c.name for c in carry.candidates("Where was Orsolya born?", [ASKED], known)}
+    assert carry.candidates("Why?", [Turn("What is a wyvern?", "")], known) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "first"),
+    [("Where was she born?", "Orsolya"), ("and where did he die?", "Tobiah"), ("what is her mother's name", "Orsolya")],
+)
+def test_a_pronoun_finds_its_name(known, question, first):
+    options = carry.likely(question, [ASKED], known)
+    assert options[0][0] == first
+    assert sum(p for _, p in options) == pytest.approx(1.0)
+    assert "" in {name for name, _ in options}
+
+
+def test_a_new_topic_carries_nothing(known):
+    options = carry.likely("By the way, how many lighthouses does the harbour city of Brennport have?", [ASKED], known)
+    assert options[0][0] == ""
+
+
+def test_pronouns_are_read_off_the_article(known):
+    assert [known.pronoun(name) for name in ("Orsolya", "Tobiah", "nobody")] == ["she", "he", ""]
+    assert [name for name, _ in known.mentions("Did orsola meet Tobiah?")] == ["orsola", "Tobiah"]
+    assert known.pages("orsola") == known.pages("Orsolya") != known.pages("Tobiah")
+
+
+def test_weights_learn_from_where_names_stood():
+    """Names that stood in the question are right, others wrong, in forty conversations: so those are chosen."""
+
+    def case(right: bool) -> learn.Case:
+        place = {"question": 1.0, "answer": 0.0} if right else {"question": 0.0, "answer": 1.0}
+        other = {"question": 0.0, "answer": 1.0}
+        return learn.Case([place, other], {"constant": 1.0}, [right, False, not right])
+
+    cases = [case(True) for _ in range(40)] + [case(False) for _ in range(10)]
+    weights = learn.fit_carry(cases)
+    assert weights.name["question"] > 1 > weights.name["answer"]
+    judged = learn.judge_carry(cases, weights)
+    assert judged["carried_right"] == 1.0
+
+
+def test_released_weights_fit_the_features(known):
+    c = carry.candidates("Where was she born?", [ASKED], known)[0]
+    assert carry.features(c, "Where was she born?", [ASKED], known).keys() == carry.WEIGHTS.name.keys()
+    assert carry.none_features("Where was she born?", known).keys() == carry.WEIGHTS.none.keys()
+    assert carry.LEARNT["on_dev"]["carried_among_3"] > 0.8
