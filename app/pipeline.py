@@ -31,7 +31,7 @@ from retrieval.words import clean
 if TYPE_CHECKING:
     from lm.reader import TracedToken
 
-LIKELY = 0.5  # how much a reading's own probability counts against the confidence in its answer, as logarithms
+LIKELY = 0.1  # how much a reading's own probability counts beside the confidence in its answer, as logarithms
 CLEAR = 0.8  # a reading that is so likely, and so well answered, needs no other
 
 
@@ -320,8 +320,10 @@ def _silent(
     """The polite way to say no, with the articles that come nearest."""
     nearest = tuple(dict.fromkeys(hit.passage.display_title or hit.passage.title for hit in hits))[:3]
     text = "The archives do not hold an answer to that."
-    if question.unknown:
-        text = f"The archives do not hold anything about {' or '.join(f'“{word}”' for word in question.unknown[:2])}."
+    # An ordinary word that no article uses ("impersonate") is not what is missing; a name is, or the only thing asked.
+    missing = [word for word in question.unknown if word[0].isupper() or len(question.terms) == len(question.unknown)]
+    if missing:
+        text = f"The archives do not hold anything about {' or '.join(f'“{word}”' for word in missing[:2])}."
     if nearest:
         text += f" The nearest articles: {', '.join(nearest)}."
     return Answer(

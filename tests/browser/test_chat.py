@@ -142,7 +142,7 @@ def test_opinions_are_kept(chat, open_page):
     turn = ask(page, "What is gwent?")
     turn.locator(".like").click()
     page.locator(".like[aria-pressed=true]").wait_for()
-    opinions = Feedback(chat.settings)
+    opinions = Feedback(chat.settings, str)
     row = opinions.rows()[-1]
     assert (row["verdict"], row["question"]) == ("like", "What is gwent?") and row["index_version"]
     turn.locator(".dislike").click()
