@@ -50,6 +50,11 @@ def parser() -> argparse.ArgumentParser:
         help="with --ask, --search or --evaluate: JSON, to the file OUT or to standard output; "
         "with --evaluate it holds every question too",
     )
+    out.add_argument(
+        "--report",
+        metavar="OUT.html",
+        help="with --evaluate: a page with every miss and the stage of the pipeline that lost it",
+    )
     out.add_argument("--canon", choices=("books", "games", "tv"), help="keep to one telling (for --ask and --search)")
     out.add_argument("--data", metavar="DIR", help="folder of everything that is written (default: data)")
     chat = out.add_argument_group("chat")
@@ -81,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.error("--codex-only and --rebuild use no network: leave out --wiki and --limit")
     if args.json and args.ask is None and args.search is None and args.evaluate is None:
         options.error("--json needs --ask, --search or --evaluate")
+    if args.report is not None and args.evaluate is None:
+        options.error("--report needs --evaluate")
     if args.canon and args.ask is None and args.search is None:
         options.error("--canon needs --ask or --search; the chat has a choice of its own")
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from app import live
 from app.catalogue import OTHER, PER_PAGE, Catalogues, Filter, Listed, article_html, index_html
 from app.fetching import AGAIN, CODEX, WIKI, Ingests, Refused, is_off, needs_secret
-from app.progress import DONE, State
+from app.progress import DONE, STOPPED, State
 from app.render import CANONS, escape
 from app.settings import Settings
 from corpus.errors import CirillaError
@@ -22,19 +23,14 @@ WELCOME = '<p class="quiet">Choose an article from the list to read it here.</p>
 STEPS = (("Fetch a wiki", WIKI), ("Codex only, no network", CODEX), ("Read stored pages again, no network", AGAIN))
 
 STYLE = """<style>
-.archive table, .article table { border-collapse: collapse; width: 100%; font-size: .875rem; margin-bottom: .8rem; }
+.archive table { border-collapse: collapse; width: 100%; font-size: .875rem; margin-bottom: .8rem; }
 .archive caption { text-align: left; font-weight: 600; padding: .3rem .5rem; }
-.archive th, .archive td, .article th, .article td { text-align: left; padding: .25rem .5rem; vertical-align: top;
+.archive th, .archive td { text-align: left; padding: .25rem .5rem; vertical-align: top;
   border-bottom: 1px solid var(--border-color-primary); }
 .archive .scroll { overflow-x: auto; } .archive progress { width: 100%; height: .8rem; accent-color: #0f766e; }
+.archive ul { list-style: disc; padding-left: 1.4rem; }
+.archive a { text-decoration: underline; }
 .archive .wrong { border-left: 3px solid #b3391f; padding-left: .6rem; }
-.article { line-height: 1.6; overflow-wrap: anywhere; max-width: 46rem; }
-.article h3 { font-size: 1.3rem; margin: 0; } .article h4 { font-size: 1.1rem; margin: 1rem 0 .2rem; }
-.article h5, .article h6 { margin: .8rem 0 .2rem; } .article p { margin: .3rem 0; }
-.article th { overflow-wrap: normal; }
-.article blockquote { font-style: italic; border-left: 3px solid var(--border-color-primary); padding-left: .8rem;
-  margin: .4rem 0; }
-.article footer { margin-top: 1rem; font-size: .875rem; border-top: 1px solid var(--border-color-primary); }
 #archive-list .wrap { flex-direction: column; flex-wrap: nowrap; }
 #archive-list label { width: 100%; }
 </style>"""
@@ -80,6 +76,14 @@ class Archive:
         said = f"{count} · page {page + 1:,} of {pages:,}" if found else "No article fits."
         return page, listing, _said(said), *_buttons(page, pages)
 
+    def catch_up(self, seen: str, page: int, *wanted: str) -> tuple[Any, ...]:
+        """The lists of a new index: (its version, sources, kinds, as ``browse``); nothing changes while ``seen`` is in
+        use, for somebody may be choosing from them."""
+        now = live.version(self.pipeline)
+        if now == seen:
+            return (gr.skip(),) * 8
+        return now, *self.choices(), *self.browse(page, *wanted)
+
     def read(self, chosen: str | None) -> str:
         """The chosen article as HTML."""
         try:
@@ -110,11 +114,11 @@ class Archive:
         """Ask a running ingest to end: (progress, timer, "stop")."""
         try:
             self.ingests.allow(secret or "")
+            self.ingests.stop()
         except Refused as error:
             progress, timer, stop = self.watch()
             return f'<div class="archive"><p class="wrong" role="alert">{escape(str(error))}</p></div>{progress}', \
                 timer, stop  # fmt: skip
-        self.ingests.stop()
         return self.watch()
 
     def watch(self) -> tuple[Any, ...]:
@@ -122,11 +126,11 @@ class Archive:
         running = self.ingests.running()
         if not running:
             self.ingests.catch_up()
-        own = self.ingests.own()
+        stopping = self.ingests.stopping()
         return (
-            progress_html(self.ingests.state(), running, self.ingests.error),
+            progress_html(self.ingests.state(), running, self.ingests.error, stopping),
             gr.update(active=running),
-            gr.update(interactive=own),
+            gr.update(interactive=running and not stopping),
         )
 
 
@@ -138,7 +142,7 @@ def label(listed: Listed, several: bool) -> str:
     return f"{entry.title}{found}" + (f" ({', '.join(about)})" if about else "")
 
 
-def progress_html(state: State | None, running: bool, error: str) -> str:
+def progress_html(state: State | None, running: bool, error: str, stopping: bool = False) -> str:
     """An ingest for people; ``error`` is one line, "" when all went well."""
     if running and (state is None or not state.alive):
         said = '<p role="status">Starting…</p>'  # or reloading: the process is there before or after its file
@@ -157,11 +161,12 @@ def progress_html(state: State | None, running: bool, error: str) -> str:
             f"<p>{escape(state.step)} {f'· {count} ' if count else ''}· {state.passages:,} passages in the archive</p>"
             f"{bar}"
         )
-    elif state.state == DONE:
-        said = f"<p>The last ingest ended well; it began {escape(_when(state.started))}.</p>" + _lines(state.lines)
     else:
-        ended = "was broken off" if not state.error else "did not end well"
+        ended = "did not end well" if state.error else "was broken off"
+        ended = {DONE: "ended well", STOPPED: "was stopped"}.get(state.state, ended)
         said = f"<p>The last ingest {ended}; it began {escape(_when(state.started))}.</p>" + _lines(state.lines)
+    if running and stopping:
+        said += '<p role="status">Stopping as soon as the page at hand is done.</p>'
     notes = _lines(state.notes) if state is not None and running else ""
     wrong = f'<p class="wrong" role="alert">{escape(error)}</p>' if error and not running else ""
     return f'<div class="archive">{wrong}{said}{notes}</div>'
@@ -198,7 +203,7 @@ def tab(pipeline: Pipeline, settings: Settings) -> None:
         kind = gr.Dropdown([("All", "")], value="", label="Kind", min_width=140)
         canon = gr.Dropdown([("All", ""), *((name, id) for id, name in CANONS.items())], value="", label="Canon",
                             min_width=140)  # fmt: skip
-    page = gr.State(0)
+    page, version = gr.State(0), gr.State(live.version(pipeline))
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             heading = gr.HTML(apply_default_css=False)
@@ -222,7 +227,8 @@ def tab(pipeline: Pipeline, settings: Settings) -> None:
     gr.on(None, archive.facts, None, facts, **free)
     with gr.Accordion("Ingest", open=False):
         tick = _ingest(archive, settings, free)
-    tick.then(archive.facts, None, facts, **free).then(archive.choices, None, [source, kind], **free)
+    told = tick.then(archive.facts, None, facts, **free)
+    told.then(archive.catch_up, [version, page, *wanted], [version, source, kind, *listed], **free)
 
 
 def _ingest(archive: Archive, settings: Settings, free: dict[str, Any]) -> Any:
@@ -234,7 +240,7 @@ def _ingest(archive: Archive, settings: Settings, free: dict[str, Any]) -> Any:
             "One that runs can be watched.</p>",
             apply_default_css=False,
         )
-    progress = gr.HTML(apply_default_css=False)
+    progress = gr.HTML(apply_default_css=False, elem_id="ingest-progress")
     timer = gr.Timer(WATCHED_EVERY, active=False)
     what = gr.Radio(STEPS, value=WIKI, label="What to do", visible=not off)
     with gr.Row(visible=not off):
@@ -243,7 +249,7 @@ def _ingest(archive: Archive, settings: Settings, free: dict[str, Any]) -> Any:
     secret = gr.Textbox(label="Secret", type="password", visible=not off and needs_secret(settings), max_length=500)
     with gr.Row(visible=not off):
         start = gr.Button("Start", variant="primary", min_width=100)
-        stop = gr.Button("Stop and keep what was fetched", interactive=False, min_width=100)
+        stop = gr.Button("Stop", interactive=False, min_width=100)
     shown = [progress, timer, stop]
     gr.on(None, archive.watch, None, shown, **free)
     if not off:

@@ -9,6 +9,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,13 +205,13 @@ def search(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def evaluate(args: argparse.Namespace, settings: Settings) -> int:
-    """Ask the questions of a file and print the figures."""
+    """Ask the questions of a file and print the figures; with ``--report``, look into every miss."""
     from app import evaluate as ev
 
     items = ev.read(Path(args.evaluate))
-    out = Path(args.json) if args.json and args.json != "-" else None
-    if out is not None and not out.parent.is_dir():  # before the minutes of work, not after
-        raise AppError(f"There is no folder {out.parent} to write {out.name} to.")
+    for out in (Path(name) for name in (args.json, args.report) if name and name != "-"):
+        if not out.parent.is_dir():  # before the minutes of work, not after
+            raise AppError(f"There is no folder {out.parent} to write {out.name} to.")
     pipeline = open_pipeline(settings)
     from rich.console import Console
     from rich.progress import Progress
@@ -223,6 +224,18 @@ def evaluate(args: argparse.Namespace, settings: Settings) -> int:
     if args.json != "-":
         for name, value in ev.summary(outcomes).items():
             print(f"{name:<22} {'–' if value is None else value}")
+    if args.report:
+        from app import misses, report
+
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("Looking into misses", total=sum(not outcome.right for outcome in outcomes))
+            found = misses.find(pipeline, outcomes, lambda done: bar.update(task, completed=done))
+        now = datetime.now()
+        made = f"{now.day} {now:%B %Y}, {now:%H:%M}"
+        _write_text(report.page(found, outcomes, Path(args.evaluate).name, made), args.report)
+        if args.json != "-":
+            for stage, (name, _) in misses.STAGES.items():
+                print(f"{name:<22} {sum(miss.stage == stage for miss in found)}")
     return 0
 
 
@@ -230,9 +243,13 @@ def _write(value: dict[str, Any], where: str) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=2)
     if where == "-":
         print(text)
-        return
+    else:
+        _write_text(text + "\n", where)
+
+
+def _write_text(text: str, where: str) -> None:
     try:
-        Path(where).write_text(text + "\n", encoding="utf-8")
+        Path(where).write_text(text, encoding="utf-8")
     except OSError as error:
         raise AppError(f"Cannot write {where}: {error.strerror}.") from error
 

@@ -10,7 +10,6 @@ import atexit
 import contextlib
 import hmac
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -59,7 +58,7 @@ class Ingests:
         self._waiter: threading.Thread | None = None
         self._error = ""  # of the last one started here, where its progress file says nothing
         self._next_try = 0.0
-        atexit.register(self.stop)
+        atexit.register(self._leave)
 
     def allow(self, secret: str) -> None:
         """Raises ``Refused`` unless an ingest may be started with this secret."""
@@ -111,11 +110,20 @@ class Ingests:
             self._waiter.start()
 
     def stop(self) -> None:
-        """Ask the ingest that was started here to end; what it has fetched is kept and indexed."""
-        process = self._process
-        if process is not None and process.poll() is None:
-            with contextlib.suppress(OSError):
-                process.send_signal(signal.SIGINT)
+        """Ask the ingest that is going on to end, whoever started it; what it has fetched is kept and indexed.
+
+        Raises:
+            Refused: the data folder cannot be written to.
+        """
+        try:
+            if pid := self._pid():
+                progress.ask_to_stop(Path(self.settings.data), pid)
+        except OSError as error:
+            raise Refused(f"The ingest could not be told to stop: {error.strerror or error}.") from error
+
+    def stopping(self) -> bool:
+        """Whether the ingest that is going on was asked to end and has not come to a place where it can."""
+        return progress.asked_to_stop(Path(self.settings.data), self._pid())
 
     def running(self) -> bool:
         """Whether an ingest is going on in this data folder, whoever started it; or its index is being taken over."""
@@ -123,10 +131,6 @@ class Ingests:
             return True
         state = self.state()
         return state is not None and state.alive
-
-    def own(self) -> bool:
-        """Whether the one that is running was started here, and may be stopped here."""
-        return self._process is not None and self._process.poll() is None
 
     def state(self) -> progress.State | None:
         return progress.read(Path(self.settings.data))
@@ -152,6 +156,19 @@ class Ingests:
             return not self._waiter.is_alive()
         return True
 
+    def _pid(self) -> int:
+        """Process id of the ingest that is going on; 0 without one."""
+        if self._process is not None and self._process.poll() is None:
+            return self._process.pid  # before its first line of progress too
+        state = self.state()
+        return state.pid if state is not None and state.alive else 0
+
+    def _leave(self) -> None:
+        """The chat ends: so does what it started, in its own time."""
+        if self._process is not None and self._process.poll() is None:
+            with contextlib.suppress(Refused):
+                self.stop()
+
     def _environment(self) -> dict[str, str]:
         """Ours, with the settings in use spelt out, and without the secret."""
         names = ("codex", "encoder_weights", "wiki", "contact")
@@ -161,7 +178,8 @@ class Ingests:
     def _wait(self, process: subprocess.Popen[bytes]) -> None:
         status = process.wait()
         state = self.state()
-        told = state is not None and state.pid == process.pid and state.state != progress.RUNNING
+        ends = (progress.DONE, progress.STOPPED, progress.FAILED)
+        told = state is not None and state.pid == process.pid and state.state in ends
         if status and not told:  # it did not come as far as the lock, or it was killed
             self._error = _last_line(Path(self.settings.data) / LOG) or f"The ingest ended with status {status}."
         try:

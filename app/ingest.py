@@ -1,7 +1,7 @@
 """Building the archive and its index: codex, wiki, vectors, in that order and under one lock.
 
-Each stage leaves what it finished.  When the wiki fails, or somebody presses Ctrl-C, everything stored until then is
-still indexed, so the chat goes on with what there is.
+Each stage leaves what it finished.  When the wiki fails, or somebody presses Ctrl-C or Stop, everything stored until
+then is still indexed, so the chat goes on with what there is.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from app.progress import Both, Note, noting
+from app.progress import Both, Note, Stopped, noting
 from app.settings import Settings
 from corpus import chunk, codex, crawl
 from corpus.errors import CorpusError, StoreError
+from corpus.lock import ingest_lock
 from corpus.mediawiki import MediaWiki
-from corpus.store import Source, Store, ingest_lock
+from corpus.store import Source, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,8 @@ class IngestReport:
     """What an ingest did; ``lines`` is what the user reads at the end."""
 
     lines: list[str] = field(default_factory=list)
-    error: CorpusError | KeyboardInterrupt | None = None  # what stopped the wiki's part
+    error: CorpusError | KeyboardInterrupt | None = None  # what broke the wiki's part off
+    stopped: bool = False  # a stage ended early because somebody asked for it: nothing is wrong
 
 
 @dataclass(slots=True)
@@ -80,6 +82,9 @@ def ingest(
     ``rebuild`` reads every stored page again first, without the network.  A wiki that fails, or Ctrl-C while it is
     read, ends up in ``report.error`` after the index has been built; everything else raises: ``Locked``,
     ``StoreError``, ``CodexError``, ``EncoderError``, ``IndexUnwritable``.
+
+    ``progress.ask_to_stop`` ends the reading after the page at hand, and what was read is indexed; asked once more
+    while that goes on, it leaves the index as it was.
     """
     console = Console(stderr=True)
     report = IngestReport()
@@ -91,28 +96,44 @@ def ingest(
         report.lines.append(
             f"Codex: {done.stored} articles stored, {done.unchanged} unchanged, {done.deleted} deleted."
         )
-        if rebuild:
-            note.step("Reading stored pages again")
-            with crawl.RichProgress("Reading again", console) as bar:
-                again = crawl.rebuild(store, progress=Both(bar, note))
-            report.lines.append(f"Rebuilt: {again.rebuilt} pages, {len(again.failed)} failed.")
-        if wiki:
-            try:
-                report.lines.append(_crawl(settings, store, wiki, limit, console, note))
-            except StoreError:
-                raise  # what cannot be written to cannot be indexed either
-            except (CorpusError, KeyboardInterrupt) as error:
-                report.error = error
-                report.lines.append("The wiki's part was cut short; what was fetched is kept and indexed.")
+        with _until_stopped(report, note):
+            if rebuild:
+                note.step("Reading stored pages again")
+                with crawl.RichProgress("Reading again", console) as bar:
+                    again = crawl.rebuild(store, progress=Both(bar, note))
+                report.lines.append(f"Rebuilt: {again.rebuilt} pages, {len(again.failed)} failed.")
+            if wiki:
+                try:
+                    report.lines.append(_crawl(settings, store, wiki, limit, console, note))
+                except StoreError:
+                    raise  # what cannot be written to cannot be indexed either
+                except (CorpusError, KeyboardInterrupt) as error:
+                    report.error = error
+                    report.lines.append("The wiki's part was cut short; what was fetched is kept and indexed.")
         note.step("Embedding passages")
-        built = build_index(settings, store, encoder, console, note)
-        counts = store.counts()
-        report.lines.append(
-            f"Index: {built.total} passages of {counts['pages']} pages "
-            f"({built.added} added, {built.removed} removed, {built.embedded} embedded) in {built.seconds:.1f} s."
-        )
-        note.finish(tuple(report.lines), report.error)
+        with _until_stopped(report, note):
+            built = build_index(settings, store, encoder, console, note)
+            counts = store.counts()
+            report.lines.append(
+                f"Index: {built.total} passages of {counts['pages']} pages "
+                f"({built.added} added, {built.removed} removed, {built.embedded} embedded) in {built.seconds:.1f} s."
+            )
+        note.finish(tuple(report.lines), report.error, report.stopped)
     return report
+
+
+@contextmanager
+def _until_stopped(report: IngestReport, note: Note) -> Iterator[None]:
+    """A part that ends early, and well, when somebody asks for it."""
+    try:
+        yield
+    except Stopped:
+        report.stopped = True
+        now = note.now
+        came = f" after {now.done:,} of {now.total:,}" if now.total is not None else ""
+        report.lines.append(f"{now.step}: stopped{came}; what was done is kept. Start again to go on.")
+    finally:
+        note.heard()
 
 
 def build_index(settings: Settings, store: Store, encoder: Encoder, console: Console, note: Note) -> IndexReport:
@@ -149,7 +170,7 @@ def _encoder(settings: Settings) -> Encoder:
 def _crawl(settings: Settings, store: Store, address: str, limit: int | None, console: Console, note: Note) -> str:
     options = {"contact": settings.contact} if settings.contact else {}
     note.step("Asking the wiki what it holds")
-    wiki = MediaWiki.discover(address, **options)
+    wiki = MediaWiki.discover(address, sleep=note.rest, **options)
     try:
         with crawl.RichProgress("Fetching", console) as bar:
             done = crawl.crawl(wiki, store, limit=limit, progress=Both(bar, _Fetching(note)))

@@ -3,6 +3,9 @@ person in another terminal.
 
 The file (``ingest.json`` in the data folder) belongs to whoever holds the ingest's lock.  It is replaced whole, so a
 reader never sees half of it, and a folder that refuses it costs the watcher his view and nothing else.
+
+A second file, ``ingest.stop``, goes the other way: it names the process that somebody wants to end.  The ingest looks
+for it after each page, while it waits and after each batch of vectors, and ends there as if it had nothing left to do.
 """
 
 from __future__ import annotations
@@ -19,11 +22,17 @@ from pathlib import Path
 
 from corpus.crawl import Watcher
 from corpus.errors import CirillaError
+from corpus.lock import is_locked
 
 NAME = "ingest.json"
-EVERY = 0.5  # seconds between two writes of the same step
+STOP = "ingest.stop"
+EVERY = 0.5  # seconds between two writes of the same step, and between two looks for a wish to stop while waiting
 
-RUNNING, DONE, FAILED = "running", "done", "failed"
+RUNNING, DONE, STOPPED, FAILED, BROKEN = "running", "done", "stopped", "failed", "broken"
+
+
+class Stopped(Exception):
+    """Somebody asked the ingest to end, see ``ask_to_stop``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +52,16 @@ class State:
 
     @property
     def alive(self) -> bool:
-        """Whether it is going on; one whose process was killed is not, whatever the file says."""
-        if self.state != RUNNING or not self.pid:
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except OSError:  # somebody else's process: it exists
-            return True
-        return True
+        """Whether it is going on."""
+        return self.state == RUNNING
 
 
 def read(folder: Path) -> State | None:
-    """What the last ingest of a data folder wrote; None when there was none or the file makes no sense."""
+    """What the last ingest of a data folder wrote; None when there was none or the file makes no sense.
+
+    One whose process was killed is ``BROKEN``, whatever the file says: its lock is free.
+    """
+    locked = is_locked(folder)  # first: an ingest writes its end before it lets go
     try:
         row = json.loads((folder / NAME).read_text(encoding="utf-8"))
         known = {key: value for key, value in row.items() if key in {each.name for each in fields(State)}}
@@ -65,7 +70,20 @@ def read(folder: Path) -> State | None:
         return None
     if not isinstance(found.pid, int) or not isinstance(found.done, int) or not isinstance(found.passages, int):
         return None
-    return found
+    return replace(found, state=BROKEN) if found.alive and not locked else found
+
+
+def ask_to_stop(folder: Path, pid: int) -> None:
+    """Ask the ingest with that process id to end.  Raises ``OSError`` where the folder cannot be written to."""
+    (folder / STOP).write_text(str(pid), encoding="ascii")
+
+
+def asked_to_stop(folder: Path, pid: int) -> bool:
+    """Whether the ingest with that process id was asked to end and has not heard it yet."""
+    try:
+        return (folder / STOP).read_text(encoding="ascii", errors="replace").strip() == str(pid)
+    except OSError:
+        return False
 
 
 @dataclass
@@ -83,10 +101,33 @@ class Note:
         self._write()
 
     def at(self, done: int, total: int | None) -> None:
-        """The current step has come so far; written twice a second at most."""
+        """The current step has come so far; written twice a second at most.
+
+        Raises ``Stopped`` when that is wished, unless there is nothing left to do.
+        """
         self.now = replace(self.now, done=done, total=total)
         if time.monotonic() - self._written >= EVERY or done == total:
             self._write()
+        if done != total:
+            self._heed()
+
+    def rest(self, seconds: float) -> None:
+        """Sleep; raises ``Stopped`` as soon as that is wished."""
+        until = time.monotonic() + seconds
+        self._heed()
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, EVERY))
+            self._heed()
+
+    def heard(self) -> None:
+        """Forget the wish to stop, for it has been followed."""
+        if asked_to_stop(self.folder, self.now.pid):
+            with contextlib.suppress(OSError):
+                (self.folder / STOP).unlink()
+
+    def _heed(self) -> None:
+        if asked_to_stop(self.folder, self.now.pid):
+            raise Stopped
 
     # As a Watcher:
 
@@ -100,10 +141,11 @@ class Note:
         self.now = replace(self.now, notes=(*self.now.notes, " ".join(line.split())[:300])[-5:])
         self._write()
 
-    def finish(self, lines: tuple[str, ...], error: BaseException | None = None) -> None:
+    def finish(self, lines: tuple[str, ...], error: BaseException | None = None, stopped: bool = False) -> None:
         """The end, with the report's lines and what went wrong, in one line."""
         said = "" if error is None else one_line(error)
-        self.now = replace(self.now, state=FAILED if said else DONE, error=said, lines=lines)
+        how = FAILED if said else STOPPED if stopped else DONE
+        self.now = replace(self.now, state=how, error=said, lines=lines)
         self._write()
 
     def _write(self) -> None:
@@ -136,6 +178,8 @@ def noting(folder: Path) -> Iterator[Note]:
     except BaseException as error:
         note.finish((), error)
         raise
+    finally:
+        note.heard()  # it came too late
 
 
 class Both:

@@ -19,7 +19,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -118,6 +118,28 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
 
 
+def draw(
+    rows: Iterable[dict[str, Any]],
+    gold_of: Callable[[dict[str, Any]], Passage | None],
+    library: Library,
+    limit: int,
+    seed: int,
+) -> list[Question]:
+    """At most ``limit`` questions in random order; ``gold_of`` tells the passage that answers, if any does."""
+    rng = random.Random(seed)
+    mixed = list(rows)
+    rng.shuffle(mixed)
+    questions: list[Question] = []
+    for row in mixed:
+        if len(questions) >= limit:
+            break
+        gold = gold_of(row)
+        question = None if gold is None else put(row, gold, library, rng)
+        if question is not None:
+            questions.append(question)
+    return questions
+
+
 def codex_questions(path: Path, limit: int, seed: int = 0) -> list[Question]:
     """Answerable single questions over the codex whose evidence lies in one passage, in random order."""
     articles = {}
@@ -125,25 +147,17 @@ def codex_questions(path: Path, limit: int, seed: int = 0) -> list[Question]:
         article = codex.parse_page(page)
         articles[article.title] = chunk.passages(article)
     library = Library([p for passages in articles.values() for p in passages])
-    rng = random.Random(seed)
-    rows = list(rows_of(path))
-    rng.shuffle(rows)
-    questions: list[Question] = []
-    for row in rows:
+
+    def gold_of(row: dict[str, Any]) -> Passage | None:
         golds = [
             p
             for e in row["evidence"]
             for p in articles.get(e["article"], ())
             if p.section == e["section"] and p.start <= e["start"] < p.end
         ]
-        if not golds or any(p is not golds[0] for p in golds):
-            continue
-        question = put(row, golds[0], library, rng)
-        if question is not None:
-            questions.append(question)
-        if len(questions) == limit:
-            break
-    return questions
+        return golds[0] if golds and all(p is golds[0] for p in golds) else None
+
+    return draw(rows_of(path), gold_of, library, limit, seed)
 
 
 def wiki_questions(path: Path, data: Path, limit: int, seed: int = 0) -> list[Question]:
@@ -155,21 +169,15 @@ def wiki_questions(path: Path, data: Path, limit: int, seed: int = 0) -> list[Qu
         article = wiki_article({**row, "facts": row.get("facts") or {}})
         articles[article.title] = chunk.passages(article)
     library = Library([p for passages in articles.values() for p in passages])
-    rng = random.Random(seed)
-    rows = list(rows_of(path))
-    rng.shuffle(rows)
-    questions: list[Question] = []
-    for row in rows:
+
+    def gold_of(row: dict[str, Any]) -> Passage | None:
         bearing = [p for p in articles.get(row.get("article") or row.get("page", ""), ()) if holds(p, row["answers"])]
         if not bearing:
-            continue
+            return None
         ranked = Library(bearing).search(row["question"], limit=1)
-        question = put(row, ranked[0] if ranked else bearing[0], library, rng)
-        if question is not None:
-            questions.append(question)
-        if len(questions) == limit:
-            break
-    return questions
+        return ranked[0] if ranked else bearing[0]
+
+    return draw(rows_of(path), gold_of, library, limit, seed)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Pairs of answers for preference tuning: sampled from the tuned decoder, scored without anybody's opinion.
+"""Pairs of answers for preference tuning, out of the tuned decoder's samples, scored without anybody's opinion.
 
-    python -m benchmarks.preferences --model runs/cirilla-tuned/model --data runs/grounded.jsonl \
-           --out runs/preferences.jsonl --prompts 4000 --samples 8
+    python -m lm.sample --model runs/cirilla-tuned/model --data runs/grounded.jsonl --out runs/samples.jsonl
+    python -m benchmarks.preferences --samples runs/samples.jsonl --out runs/preferences.jsonl
 
 Every sample of a prompt gets points: for an alias of the answer, for citing a passage that holds it, for every sentence
 being supported by what it cites (``app.support``), for declining when and only when the evidence is missing; and it
@@ -15,24 +15,16 @@ import argparse
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from app import support
 from corpus.question_format import holds
 from corpus.store import StoredPassage
-from lm import chat, files, generate
-from lm.model import Cirilla
-from lm.tokenizer import EOS, USER, Tokenizer
-from lm.tune import read_rows
+from lm import chat
+from lm.tune import Row, read_rows
 
-Row = dict[str, Any]
-
-NEW_TOKENS = 96  # of a sample at most
 GAP = 1.0  # points between the two answers of a pair at least
 WORD = 0.02  # points that a word beyond the reference's length costs
 _CITED = re.compile(r"\[(\d{1,3})\]")
@@ -95,63 +87,20 @@ def pair_of(row: Row, said: Sequence[str], rng: random.Random) -> Row | None:
     }
 
 
-def sampled(
-    model: Cirilla,
-    tokenizer: Tokenizer,
-    rows: Sequence[Row],
-    samples: int,
-    together: int,
-    temperature: float,
-    seed: int,
-) -> Iterator[tuple[Row, list[str]]]:
-    """Every row with ``samples`` answers, those of ``together`` rows drawn side by side."""
-    stop = frozenset({tokenizer.end, tokenizer.special(EOS), tokenizer.special(USER), tokenizer.bos})
-    budget = model.config.max_length - NEW_TOKENS
-    for at in range(0, len(rows), together):
-        part = rows[at : at + together]
-        prompts = [
-            chat.render(tokenizer, [(h, t) for h, t in row["passages"]], row["turns"], budget=budget) for row in part
-        ]
-        found = generate.batch(
-            model,
-            [prompt for prompt in prompts for _ in range(samples)],
-            max_new_tokens=NEW_TOKENS,
-            stop=stop,
-            temperature=temperature,
-            top_p=0.95,
-            seeds=[seed + at * samples + i for i in range(len(part) * samples)],
-        )
-        for i, row in enumerate(part):
-            yield row, [tokenizer.decode(ids) for ids in found[i * samples : (i + 1) * samples]]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="folder of the tuned model")
-    parser.add_argument("--data", type=Path, required=True, nargs="+", help="rows of corpus.grounded")
+    parser.add_argument("--samples", type=Path, default=Path("runs/samples.jsonl"), help="rows of lm.sample")
     parser.add_argument("--out", type=Path, default=Path("runs/preferences.jsonl"))
-    parser.add_argument("--prompts", type=int, default=4000, help="rows to sample for, the last ones of the data")
-    parser.add_argument("--samples", type=int, default=8, help="answers to each")
-    parser.add_argument("--together", type=int, default=16, help="rows sampled side by side")
-    parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    model, tokenizer = files.load(args.model)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = model.to(device, torch.bfloat16 if device == "cuda" else torch.float32)
-    model.init_rotation()  # its angles must not be rounded with the weights
-    model.to(device)
-    # Rows that say what a right answer is; lm.tune measures on the first ones, so the last ones are taken.
-    rows = [row for row in read_rows(args.data) if "gold" in row and not row["kind"].startswith("copy")]
     rng = random.Random(args.seed)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     count = right = total = 0
     with args.out.open("w", encoding="utf-8") as f:
-        settings = (args.samples, args.together, args.temperature, args.seed)
-        for row, said in sampled(model, tokenizer, rows[-args.prompts :], *settings):
-            total += len(said)
-            right += sum(score(text, row).right for text in said)
-            if made := pair_of(row, said, rng):
+        for row in read_rows([args.samples]):
+            total += len(row["samples"])
+            right += sum(score(text, row).right for text in row["samples"])
+            if made := pair_of(row, row["samples"], rng):
                 f.write(json.dumps(made, ensure_ascii=False) + "\n")
                 count += 1
     print(f"{args.out}: {count:,} pairs; {right / max(1, total):.1%} of {total:,} samples were right")

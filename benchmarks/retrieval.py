@@ -32,7 +32,7 @@ from corpus.store import Store
 from corpus.types import Article, Page
 from encoder import Encoder, Reranker
 from retrieval import evaluate, fusion, lexical
-from retrieval.index import VectorIndex, build
+from retrieval.index import PassageEncoder, VectorIndex, build
 from retrieval.search import Searcher
 
 QUESTIONS = Path(__file__).parent / "questions"
@@ -81,29 +81,45 @@ def archive(articles: Sequence[Article], folder: Path, encoder: Encoder, source:
     return store
 
 
-def peer_rankers(store: Store, searcher: Searcher, peer: tuple[Encode, Encode], weight: float, took: dict[str, float]):
-    """The peer alone and fused with BM25, as rankers; ``took`` gets its encoding speed."""
-    rows = store.rows("SELECT id, heading, text FROM passages ORDER BY id")
-    ids = np.array([row["id"] for row in rows])
-    texts = [f"{row['heading']}\n{row['text']}" for row in rows]
-    queries, passages = peer
-    queries(["warm up"])
-    began = time.perf_counter()
-    vectors = passages(texts)
-    took["passages_per_second"] = len(texts) / (time.perf_counter() - began)
+class PeerRankers:
+    """A peer's encoder as rankers over one archive: alone, and in the same fusion with the same BM25 as ours.
 
-    def alone(question: str, depth: int = 50) -> list[int]:
-        cosines = vectors @ queries([question])[0]
-        return [int(ids[i]) for i in np.argsort(-cosines)[:depth]]
+    Attributes:
+        weight: of its ranking in the fusion, BM25's being 1.
+        speed: passages that it encoded a second.
+    """
 
-    def fused(question: str, weight: float = weight) -> list[int]:
-        bm25 = [id for id, _ in lexical.search(store, question, 50, None, searcher.names)]
-        return [id for id, _ in fusion.reciprocal_rank_fusion([bm25, alone(question)], (1.0, weight))]
+    def __init__(self, peer: tuple[Encode, Encode], searcher: Searcher, weight: float = 1.0) -> None:
+        self.searcher, self.weight = searcher, weight
+        rows = searcher.store.rows("SELECT id, heading, text FROM passages ORDER BY id")
+        self.ids = np.array([row["id"] for row in rows])
+        texts = [f"{row['heading']}\n{row['text']}" for row in rows]
+        self.queries, passages = peer
+        self.queries(["warm up"])
+        began = time.perf_counter()
+        self.vectors = passages(texts)  # (n, d)
+        self.speed = len(texts) / (time.perf_counter() - began)
 
-    return alone, fused
+    def alone(self, question: str, depth: int = 50) -> list[int]:
+        cosines = self.vectors @ self.queries([question])[0]  # (n,)
+        return [int(self.ids[i]) for i in np.argsort(-cosines)[:depth]]
+
+    def fused(self, question: str, weight: float | None = None) -> list[int]:
+        bm25 = [id for id, _ in lexical.search(self.searcher.store, question, 50, None, self.searcher.names)]
+        weights = (1.0, self.weight if weight is None else weight)
+        return [id for id, _ in fusion.reciprocal_rank_fusion([bm25, self.alone(question)], weights)]
+
+    def tune(self, questions: Sequence[evaluate.Question]) -> None:
+        """Take the grid's weight with the best recall@5."""
+        judged = {question.id: evaluate.relevant(self.searcher.store, question) for question in questions}
+
+        def recall(weight: float) -> float:
+            return float(np.mean(evaluate.evaluate(questions, judged, partial(self.fused, weight=weight))["R@5"]))
+
+        self.weight = max(GRID, key=recall)
 
 
-def own_speed(encoder: Encoder, store: Store) -> float:
+def own_speed(encoder: PassageEncoder, store: Store) -> float:
     rows = store.rows("SELECT heading, text FROM passages ORDER BY id")
     pairs = [(row["heading"], row["text"]) for row in rows]
     encoder.encode_passages(pairs[:32])
@@ -124,31 +140,20 @@ def measure(
     with tempfile.TemporaryDirectory() as folder, archive(articles, Path(folder), encoder, source) as store:
         searcher = Searcher(store, VectorIndex.open(Path(folder) / "index", encoder), encoder, second=second)
         systems = evaluate.stages(searcher)
-        speeds = {"ours": {"passages_per_second": own_speed(encoder, store)}}
+        speeds = {"ours": own_speed(encoder, store)}
         for name in args.peers:
             try:
                 peer = PEERS[name]()
             except ImportError as error:
                 print(f"{name} is not installed here and is left out: {error}", file=sys.stderr)
                 continue
-            speeds[name] = {}
-            alone, fused = peer_rankers(store, searcher, peer, weights.get(name, 1.0), speeds[name])
+            rankers = PeerRankers(peer, searcher, weights.get(name, 1.0))
             if name not in weights:
-                weights[name] = tune(store, questions, fused)
-            systems[name] = alone
-            systems[f"{name}+bm25"] = partial(fused, weight=weights[name])
+                rankers.tune(questions)
+            weights[name], speeds[name] = rankers.weight, rankers.speed
+            systems |= {name: rankers.alone, f"{name}+bm25": rankers.fused}
         result = evaluate.report(store, systems, questions)
     return result | {"speed": speeds, "peer_weights": dict(weights)}
-
-
-def tune(store: Store, questions: Sequence[evaluate.Question], fused: Callable[..., list[int]]) -> float:
-    """The grid's weight with the best recall@5."""
-    judged = {question.id: evaluate.relevant(store, question) for question in questions}
-    recall = {
-        weight: float(np.mean(evaluate.evaluate(questions, judged, partial(fused, weight=weight))["R@5"]))
-        for weight in GRID
-    }
-    return max(recall, key=lambda weight: recall[weight])
 
 
 def main() -> None:
@@ -170,7 +175,7 @@ def main() -> None:
         print(f"## {name}: {result['passages']:,} passages")
         print(evaluate.table(result | {"questions": {"all": result["questions"]["all"]}}))
         for who, speed in result["speed"].items():
-            print(f"{who}: {speed['passages_per_second']:.0f} passages/s")
+            print(f"{who}: {speed:.0f} passages/s")
         print()
     if args.out:
         args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

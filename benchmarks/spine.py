@@ -1,6 +1,6 @@
-"""The figures of the main path, printed as one table: how fast, how large, how often the right passage.
+"""Speed and size of the main path, printed as one table: starting, cleaning, embedding, a long ingest.
 
-    python -m benchmarks.spine [--questions corpus/questions/dev.jsonl] [--limit 200] [--pages 8000] [--out FILE.json]
+    python -m benchmarks.spine [--pages 8000] [--out FILE.json]
 
 Everything is measured here and now: on a machine that does something else at the same time, the table says so by being
 slower.  ``--pages 0`` leaves out the long ingest (several minutes).
@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+
+from benchmarks.load import server
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -110,49 +108,6 @@ def embedding(weights: Path) -> dict[str, float]:
     }
 
 
-def answering(data: Path, questions: Path, limit: int) -> dict[str, float]:
-    """Time from question to answer, by stage, and how often the archive's own words hold the right answer."""
-    from app import evaluate, settings
-    from app.pipeline import Pipeline
-
-    began = time.perf_counter()
-    pipeline = Pipeline.open(settings.load(data=data))
-    loaded = time.perf_counter() - began
-    items = evaluate.read(questions)
-    items = random.Random(0).sample(items, min(limit, len(items)))
-    pipeline.ask("Who is Ciri's mother?")  # the first question pays for warming up
-    outcomes = list(evaluate.run(pipeline, items))
-    figures = {key: value for key, value in evaluate.summary(outcomes).items() if value is not None}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"load_seconds": loaded, **figures, "peak_memory_mb": peak}
-
-
-def retrieval(data: Path, questions: Path) -> dict[str, float]:
-    """How often a passage that answers is among the first, for BM25, the encoder and both together.
-
-    Over ``corpus/questions`` the passage must hold the annotated evidence; over the fifty plain questions, which have
-    none, an answer, in an article that may give it.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        rows = [json.loads(line) for line in questions.open(encoding="utf-8")]
-        flat = [flatten(row) for row in rows if "turns" not in row and not row.get("decline")]
-        path, out = Path(folder) / "questions.jsonl", Path(folder) / "out.json"
-        path.write_text("".join(json.dumps(row) + "\n" for row in flat), encoding="utf-8")
-        command = ["-m", "retrieval.evaluate", "--questions", str(path), "--data", str(data), "--json", str(out)]
-        subprocess.run([sys.executable, *command], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-        systems = json.loads(out.read_text())["systems"]
-    names = ("R@1", "R@5", "R@20", "RR@10", "Success@5")
-    figures = {f"{s} {name}": systems[s]["by_type"]["all"][name]["mean"] for s in systems for name in names}
-    return {"questions": len(flat)} | figures
-
-
-def flatten(row: dict) -> dict:
-    """A row of ``corpus/questions`` as ``retrieval.evaluate`` reads it; its own rows stay as they are."""
-    if not isinstance(row.get("evidence"), list):
-        return row
-    return {**row, "article": row["evidence"][0]["article"], "evidence": row["evidence"][0]["text"]}
-
-
 def ingest_many(pages: int) -> dict[str, float]:
     """Pace and peak memory of parsing, storing, embedding and indexing ``pages`` pages, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
@@ -186,66 +141,49 @@ def ingest_many(pages: int) -> dict[str, float]:
         return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def start_up(data: Path, port: int = 7869) -> dict[str, float]:
+def start_up(data: Path) -> dict[str, float]:
     """Seconds from ``python app.py`` to a page that answers, index and weights in place; median of three."""
 
     def once() -> float:
-        began = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "app.py", "--port", str(port), "--data", str(data)], cwd=ROOT, stdout=subprocess.DEVNULL
-        )
-        try:
-            while True:
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
-                    return time.perf_counter() - began
-                except OSError:
-                    if process.poll() is not None:
-                        raise
-                    time.sleep(0.1)
-        finally:
-            process.terminate()
-            process.wait()
+        with server(data) as (_, _, seconds):
+            return seconds
 
     return {"seconds": median(once() for _ in range(3))}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", type=Path, default=None, help="archive and index; a fresh one of the codex unless given"
-    )
-    parser.add_argument("--questions", type=Path, default=ROOT / "corpus/questions/dev.jsonl")
-    parser.add_argument("--limit", type=int, default=300, help="questions asked end to end")
-    parser.add_argument("--pages", type=int, default=8_000, help="pages of the long ingest; 0 leaves it out")
-    parser.add_argument("--out", type=Path, default=None, help="write the figures as JSON too")
-    args = parser.parse_args()
-    os.chdir(ROOT)
+def index_of_the_codex(data: Path) -> dict[str, float]:
+    """Seconds from an empty folder to an index of the codex, weights in place."""
+    began = time.perf_counter()
+    build = [sys.executable, "app.py", "--ingest", "--codex-only", "--data", str(data)]
+    subprocess.run(build, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return {"seconds": time.perf_counter() - began}
 
-    with tempfile.TemporaryDirectory() as scratch:
-        data = args.data or Path(scratch)
-        began = time.perf_counter()
-        build = [sys.executable, "app.py", "--ingest", "--codex-only", "--data", str(data)]
-        subprocess.run(build, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        figures: dict[str, dict] = {
-            "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()},
-            "index_of_the_codex": {"seconds": time.perf_counter() - began},
-        }
+
+def measure(pages: int) -> dict[str, dict]:
+    """All figures by step; the long ingest only where ``pages`` is not 0."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
         steps: dict[str, Callable[[], dict]] = {
+            "index_of_the_codex": lambda: index_of_the_codex(data),
             "start_up": lambda: start_up(data),
             "clean_and_chunk": clean_and_chunk,
             "embedding": lambda: embedding(ROOT / "weights/encoder"),
-            "retrieval_fifty_plain_questions": lambda: retrieval(data, ROOT / "benchmarks/questions/first-fifty.jsonl"),
-            "retrieval_dev": lambda: retrieval(data, args.questions),
-            "answering": lambda: answering(data, args.questions, args.limit),
         }
-        if args.pages:
-            steps["ingest"] = lambda: ingest_many(args.pages)
-        for name, step in steps.items():
-            figures[name] = step()
-            print(f"\n{name}")
-            for key, value in figures[name].items():
-                print(f"  {key:32} {value:,.3f}" if isinstance(value, float) else f"  {key:32} {value}", flush=True)
+        if pages:
+            steps["ingest"] = lambda: ingest_many(pages)
+        return {name: step() for name, step in steps.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pages", type=int, default=8_000, help="pages of the long ingest; 0 leaves it out")
+    parser.add_argument("--out", type=Path, default=None, help="write the figures as JSON too")
+    args = parser.parse_args()
+    figures = measure(args.pages)
+    for name, values in figures.items():
+        print(f"\n{name}")
+        for key, value in values.items():
+            print(f"  {key:32} {value:,.3f}" if isinstance(value, float) else f"  {key:32} {value}")
     if args.out:
         args.out.write_text(json.dumps(figures, indent=1) + "\n")
 

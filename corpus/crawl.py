@@ -2,7 +2,7 @@
 
 What makes a crawl safe to kill: the archive itself is the only state.  A page is stored in one transaction, and the
 next run compares the wiki's listing with the revisions it finds there, so it goes on where the last one stopped.
-``corpus.store.ingest_lock`` keeps two crawls apart; take it before calling.
+``corpus.lock.ingest_lock`` keeps two crawls apart; take it before calling.
 
 A page counts as changed when its ``lastrevid`` did.  An edited template changes pages without a new revision of their
 own; such pages are fetched again only when they are next edited.
@@ -109,6 +109,7 @@ def crawl(
         for pageid in sorted(gone):
             report.deleted += store.delete_page(source.id, pageid)
 
+    store.date_revisions(source.id, {(each.pageid, each.revid): each.revised_at for each in listing})
     due = []
     for listed in listing:
         same = revisions.get(listed.pageid) == listed.revid
@@ -132,7 +133,7 @@ def crawl(
             continue
         if page is None:
             report.vanished += 1
-        elif _keep(store, replace(page, aliases=redirects.get(page.pageid, ())), parse, chunk, report, watch):
+        elif _keep(store, _complete(page, listed, redirects.get(page.pageid, ())), parse, chunk, report, watch):
             report.aliases += same
             report.fetched += not same
         watch.page(listed.title)
@@ -179,6 +180,14 @@ def _list(wiki: MediaWiki, limit: int | None) -> tuple[list[Listed], bool]:
             return listing, False
         listing.append(listed)
     return listing, True
+
+
+def _complete(page: Page, listed: Listed, aliases: tuple[str, ...]) -> Page:
+    """The page with what only the listings tell: its redirects, and the date of its revision.
+
+    A page edited since it was listed has a newer revision; the next crawl's listing tells its date.
+    """
+    return replace(page, aliases=aliases, revised_at=listed.revised_at if listed.revid == page.revid else "")
 
 
 def _keep(

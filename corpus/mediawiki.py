@@ -71,6 +71,7 @@ class Listed:
     pageid: int
     title: str
     revid: int  # lastrevid: what decides whether the page is fetched
+    revised_at: str = ""  # when that revision was saved: ISO 8601, UTC
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +212,11 @@ class MediaWiki:
         return self._source
 
     def pages(self) -> Iterator[Listed]:
-        """Every page of the main namespace that is not a redirect, with its latest revision."""
-        for page in self._query({**LISTING, "prop": "info"}):
+        """Every page of the main namespace that is not a redirect, with its latest revision and that one's date."""
+        for page in self._query({**LISTING, "prop": "info|revisions", "rvprop": "ids|timestamp"}):
             if isinstance(pageid := page.get("pageid"), int) and isinstance(revid := page.get("lastrevid"), int):
-                yield Listed(pageid, _text(page.get("title")), revid)
+                dates = (_get(row, "timestamp") for row in page.get("revisions") or [] if _get(row, "revid") == revid)
+                yield Listed(pageid, _text(page.get("title")), revid, _moment(next(dates, "")))
 
     def redirects(self) -> dict[int, tuple[str, ...]]:
         """Page id → titles of the main namespace that redirect to it, sorted.
@@ -501,6 +503,14 @@ def _get(data: Any, *keys: str) -> Any:
     for key in keys:
         data = data.get(key) if isinstance(data, dict) else None
     return data
+
+
+def _moment(value: Any) -> str:
+    """A time as the API writes it (``2026-03-01T10:00:00Z``) as ISO 8601 in UTC; "" for anything else."""
+    try:
+        return datetime.fromisoformat(str(value)).astimezone(UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError):
+        return ""
 
 
 def _text(value: Any) -> str:

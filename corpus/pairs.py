@@ -2,7 +2,8 @@
 
     python -m corpus.pairs --data DIR --out runs/pairs.jsonl
 
-Every line is ``{"query", "passage", "kind"}``, the passage as retrieval sees it: heading path, line break, text.
+Every line is ``{"query", "passage", "answers", "kind"}``, the passage as retrieval sees it: heading path, line break,
+text; ``answers`` are aliases and evidence that make other passages right too, which ``retrieval.mine`` needs to know.
 From an article come: its title and aliases → the lead; heading path → that section; an infobox row, asked in a few
 ways → the passage that spells it out; a sentence without its subject's name → the passage it stands in.  From question
 sets (SQuAD and the like): question → passage.
@@ -15,7 +16,7 @@ import io
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from corpus import chunk, codex, infobox
@@ -85,12 +86,13 @@ def typo(text: str, rng: random.Random) -> str:
 def article_pairs(article: Article, rng: random.Random) -> Iterator[dict]:
     """Pairs from one article, about two a passage."""
 
-    def pair(query: str, passage: Passage, kind: str) -> dict:
+    def pair(query: str, passage: Passage, kind: str, answers: Iterable[str] = ()) -> dict:
         if rng.random() < 0.3:
             query = query.lower()
         if rng.random() < 0.1:
             query = typo(query, rng)
-        return {"query": query, "passage": f"{passage.heading}\n{passage.text}", "kind": kind}
+        text = f"{passage.heading}\n{passage.text}"
+        return {"query": query, "passage": text, "answers": list(answers), "kind": kind}
 
     passages = chunk.passages(article)
     if not passages:
@@ -103,7 +105,7 @@ def article_pairs(article: Article, rng: random.Random) -> Iterator[dict]:
             for fact in article.facts:
                 if any(value in passage.text for value in fact.values):
                     query = rng.choice(ASK).format(title=article.title, key=fact.label.lower())
-                    yield pair(query, passage, "fact")
+                    yield pair(query, passage, "fact", fact.values)
             continue
         if passage.path:
             yield pair(f"{article.title} {passage.path[-1]}", passage, "heading")
@@ -114,10 +116,11 @@ def article_pairs(article: Article, rng: random.Random) -> Iterator[dict]:
             query = " ".join(w for w in tokens if rng.random() < 0.5)
             if len(query.split()) >= 4:
                 rest = (passage.text[:start] + passage.text[end:]).strip()
+                evidence = [passage.text[start:end]]
                 if len(rest) > 80 and rng.random() < 0.5:  # inverse cloze task (Lee et al. 2019): the sentence is gone
-                    yield {**pair(query, passage, "cloze"), "passage": f"{passage.heading}\n{rest}"}
+                    yield {**pair(query, passage, "cloze", evidence), "passage": f"{passage.heading}\n{rest}"}
                 else:
-                    yield pair(query, passage, "sentence")
+                    yield pair(query, passage, "sentence", evidence)
 
 
 def question_pairs(folder: Path, name: str, limit: int | None, rng: random.Random) -> list[dict]:
@@ -128,7 +131,9 @@ def question_pairs(folder: Path, name: str, limit: int | None, rng: random.Rando
         text = " ".join(row["context"].split()[:200])
         title = row.get("title") or ""
         query = row["question"].lower() if rng.random() < 0.3 else row["question"]
-        pairs.append({"query": query, "passage": f"{title}\n{text}" if title else text, "kind": name})
+        answers = [a for a in row.get("answers") or [] if a.lower() not in ("yes", "no")]  # those stand everywhere
+        passage = f"{title}\n{text}" if title else text
+        pairs.append({"query": query, "passage": passage, "answers": answers, "kind": name})
     return pairs
 
 
@@ -143,11 +148,41 @@ def codex_question_pairs(questions: Path, folder: Path, rng: random.Random) -> l
         row = json.loads(line)
         turns = row.get("turns") or [row]
         for turn in turns:
+            answers = [*turn.get("answers", []), *(e["text"] for e in turn.get("evidence", []))]
             for e in turn.get("evidence", []):
                 for p in by_place.get(e["article"], []):
                     if p.section == e["section"] and p.start <= e["start"] < p.end:
-                        query = turn.get("rewrite") or turn["question"]
-                        pairs.append({"query": query, "passage": f"{p.heading}\n{p.text}", "kind": "codex questions"})
+                        query, text = turn.get("rewrite") or turn["question"], f"{p.heading}\n{p.text}"
+                        pairs.append({"query": query, "passage": text, "answers": answers, "kind": "codex questions"})
+    return pairs * 3
+
+
+def wiki_evidence(page: dict, article: Article, evidence: dict) -> str:
+    """What a question's evidence says: offsets ``{"start", "end"}`` in the page's text, or ``{"fact": key}``."""
+    if "fact" in evidence:
+        return infobox.fact_line(article.title, next(f for f in article.facts if f.key == evidence["fact"]))
+    return page["text"][evidence["start"] : evidence["end"]].strip()
+
+
+def wiki_question_pairs(questions: Path, pages: Iterable[dict]) -> list[dict]:
+    """Train questions over wiki pages, each with the passages that hold its evidence; three times, like the codex's."""
+    asked: dict[str, list[dict]] = {}
+    for line in questions.open(encoding="utf-8"):
+        row = json.loads(line)
+        asked.setdefault(row["article"], []).append(row)
+    pairs = []
+    for page in pages:
+        article = wiki_article(page)
+        passages = chunk.passages(article) if page["title"] in asked else []
+        for row in asked.get(page["title"], []):
+            texts = [wiki_evidence(page, article, e) for e in row.get("evidence") or []]
+            answers = [*row.get("answers", []), *texts]
+            for p in passages:
+                if any(text in p.text for text in texts):
+                    text = f"{p.heading}\n{p.text}"
+                    pairs.append(
+                        {"query": row["question"], "passage": text, "answers": answers, "kind": "wiki questions"}
+                    )
     return pairs * 3
 
 
@@ -163,15 +198,20 @@ def main() -> None:
     pairs: list[dict] = []
     for page in codex.load(args.codex):
         pairs += article_pairs(codex.parse_page(page), rng)
-    for row in read_zst(args.data / "witcher/wiki_characters.jsonl.zst"):
-        if split_of(row["title"]) == "train":  # the others are asked about in benchmarks/questions/wiki-dev.jsonl
-            pairs += article_pairs(wiki_article(row), rng)
+    # The other pages are asked about in benchmarks/questions/wiki-dev.jsonl.
+    wiki = [
+        row for row in read_zst(args.data / "witcher/wiki_characters.jsonl.zst") if split_of(row["title"]) == "train"
+    ]
+    for page_row in wiki:
+        pairs += article_pairs(wiki_article(page_row), rng)
     for name in ("got_wiki", "lotr_wiki", "wookieepedia_characters"):
         rows = list(read_zst(args.data / f"lore/{name}.jsonl.zst"))
         for row in rng.sample(rows, min(len(rows), args.lore)):
             pairs += article_pairs(wiki_article({**row, "facts": row.get("facts") or {}}), rng)
     if args.questions.exists():
         pairs += codex_question_pairs(args.questions, args.codex, rng)
+    for path in sorted(args.questions.parent.glob("wiki-train*.jsonl")):
+        pairs += wiki_question_pairs(path, wiki)
     for name, limit in QUESTION_SETS:
         pairs += question_pairs(args.data / "qa", name, limit, rng)
     rng.shuffle(pairs)

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 import threading
 import unicodedata
 import weakref
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,55 +30,12 @@ from typing import Any
 import numpy as np
 from sqlite_utils import Database
 
-from corpus.errors import Locked, StoreError
+from corpus.errors import StoreError
+from corpus.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from corpus.types import Article, Fact, Page, Passage, Quote, Section
 
-APPLICATION_ID = 0x43495249  # "CIRI" in the file's header: tells our archives from other SQLite files
-SCHEMA_VERSION = 1
 BUSY_SECONDS = 30.0  # how long a statement waits for another writer
 BATCH = 1000  # rows a streaming method holds in memory at a time
-
-# The trigger also fires for rows that ON DELETE CASCADE removes, so the full-text index cannot go stale.
-SCHEMA = (
-    """CREATE TABLE sources (
-        id TEXT PRIMARY KEY, api TEXT NOT NULL DEFAULT '', site_name TEXT NOT NULL DEFAULT '',
-        rights TEXT NOT NULL DEFAULT '', rights_url TEXT NOT NULL DEFAULT '', base_url TEXT NOT NULL DEFAULT '',
-        generator TEXT NOT NULL DEFAULT '', last_run TEXT NOT NULL DEFAULT '')""",
-    """CREATE TABLE pages (
-        id INTEGER PRIMARY KEY, source TEXT NOT NULL REFERENCES sources(id) ON DELETE CASCADE,
-        pageid INTEGER NOT NULL, title TEXT NOT NULL, display_title TEXT NOT NULL, revid INTEGER NOT NULL,
-        url TEXT NOT NULL, fetched_at TEXT NOT NULL, sha TEXT NOT NULL, html BLOB NOT NULL,
-        categories TEXT NOT NULL, canon TEXT NOT NULL, kind TEXT NOT NULL, UNIQUE (source, pageid))""",
-    """CREATE TABLE aliases (
-        page INTEGER NOT NULL REFERENCES pages(id) ON DELETE CASCADE, alias TEXT NOT NULL,
-        redirect INTEGER NOT NULL, stated INTEGER NOT NULL, PRIMARY KEY (page, alias))""",
-    """CREATE TABLE sections (
-        page INTEGER NOT NULL REFERENCES pages(id) ON DELETE CASCADE, ordinal INTEGER NOT NULL,
-        path TEXT NOT NULL, canon TEXT NOT NULL, text TEXT NOT NULL, "references" TEXT NOT NULL,
-        PRIMARY KEY (page, ordinal))""",
-    """CREATE TABLE facts (
-        page INTEGER NOT NULL REFERENCES pages(id) ON DELETE CASCADE, ordinal INTEGER NOT NULL,
-        key TEXT NOT NULL, label TEXT NOT NULL, "values" TEXT NOT NULL, canon TEXT NOT NULL,
-        PRIMARY KEY (page, ordinal))""",
-    """CREATE TABLE quotes (
-        page INTEGER NOT NULL REFERENCES pages(id) ON DELETE CASCADE, section INTEGER NOT NULL,
-        text TEXT NOT NULL, attribution TEXT NOT NULL)""",
-    "CREATE INDEX quotes_page ON quotes (page)",
-    """CREATE TABLE passages (
-        id INTEGER PRIMARY KEY, page INTEGER NOT NULL REFERENCES pages(id) ON DELETE CASCADE,
-        section INTEGER NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL, heading TEXT NOT NULL,
-        title TEXT NOT NULL, path TEXT NOT NULL, text TEXT NOT NULL, canon TEXT NOT NULL)""",
-    "CREATE INDEX passages_page ON passages (page)",
-    """CREATE VIRTUAL TABLE passages_fts USING fts5 (
-        title, aliases, heading, body, tokenize = 'porter unicode61 remove_diacritics 2')""",
-    """CREATE TRIGGER passages_gone AFTER DELETE ON passages BEGIN
-        DELETE FROM passages_fts WHERE rowid = old.id; END""",
-    """CREATE TABLE vectors (
-        passage INTEGER NOT NULL REFERENCES passages(id) ON DELETE CASCADE, model TEXT NOT NULL,
-        vector BLOB NOT NULL, PRIMARY KEY (passage, model))""",
-    f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
-)
 
 _STORED = """SELECT p.id, p.page, g.source, p.title, g.display_title, p.path, p.heading, p.text, p.start, p."end",
     p.section, p.canon, g.url, g.revid, s.rights, s.rights_url
@@ -144,34 +100,6 @@ class Source:
     last_run: str = ""  # ISO 8601, UTC; end of the last complete ingest
 
 
-@contextmanager
-def ingest_lock(folder: str | Path) -> Iterator[None]:
-    """Hold ``folder/ingest.lock`` while writing; raises ``Locked`` when another process holds it.
-
-    ``flock`` belongs to the process: the system releases it however the process ends, kill -9 included, so a lock
-    file that is merely lying about locks nobody out.
-    """
-    import fcntl  # here, because Windows has none and only ingestion needs it
-
-    path = Path(folder) / "ingest.lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise StoreError(f"Cannot write to the data folder {folder}: {error.strerror}.") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
-            raise Locked(f"Another ingest (process {pid}) is writing to {folder}; wait until it is done.") from None
-        os.ftruncate(handle, 0)
-        os.write(handle, f"{os.getpid()}\n".encode())
-        yield
-    finally:
-        os.close(handle)  # releases the lock; the file stays, since removing it would race with a third process
-
-
 class Store:
     """The archive at ``path``, created when missing.  Raises ``StoreError`` with a remedy on anything unusable."""
 
@@ -221,7 +149,7 @@ class Store:
         return db
 
     def _prepare(self, db: Database) -> None:
-        """Check that the file is ours and of this version; make the tables when it is new."""
+        """Check that the file is ours; make the tables when it is new, bring them up to date when they are old."""
         version, application = self._header(db)
         if application == APPLICATION_ID and version > SCHEMA_VERSION:
             raise StoreError(
@@ -232,13 +160,16 @@ class Store:
             raise StoreError(f"{self.path} is a database of another program: choose another folder with --data.")
         if db.journal_mode != "wal":
             db.enable_wal()
-        if application == APPLICATION_ID:
+        if (version, application) == (SCHEMA_VERSION, APPLICATION_ID):
             return
         db.execute("BEGIN IMMEDIATE")
         try:
-            if self._header(db) == (0, 0):  # else another process made the tables while we waited
-                for statement in SCHEMA:
-                    db.conn.execute(statement)
+            version, application = self._header(db)  # another process may have been quicker while we waited
+            statements = SCHEMA if not application else ()
+            for old in range(version, SCHEMA_VERSION) if application else ():
+                statements = (*statements, *MIGRATIONS[old], f"PRAGMA user_version = {old + 1}")
+            for statement in statements:
+                db.conn.execute(statement)
             db.commit()
         except BaseException:
             db.rollback()
@@ -328,6 +259,7 @@ class Store:
                     "categories": _json(page.categories),
                     "canon": article.canon,
                     "kind": article.kind,
+                    "revised_at": page.revised_at,
                 },
                 pk="id",
             )
@@ -376,6 +308,15 @@ class Store:
         with self.transaction() as db:
             return db.execute("DELETE FROM pages WHERE id = ?", [page_key(source, pageid)]).rowcount > 0
 
+    def date_revisions(self, source: str, dates: Mapping[tuple[int, int], str]) -> int:
+        """Fill in when revisions were saved, {(page id on the wiki, revision id): ISO 8601}, where the archive does not
+        know it yet; returns how many."""
+        rows = self.rows("SELECT id, pageid, revid FROM pages WHERE source = ? AND revised_at = ''", [source])
+        found = [(date, row["id"]) for row in rows if (date := dates.get((row["pageid"], row["revid"])))]
+        with self.transaction() as db:
+            db.conn.executemany("UPDATE pages SET revised_at = ? WHERE id = ?", found)
+        return len(found)
+
     # -- reading pages -----------------------------------------------------------------------------------------
 
     def revisions(self, source: str) -> dict[int, int]:
@@ -406,9 +347,9 @@ class Store:
             html = zlib.decompress(row["html"]).decode()
         except (zlib.error, UnicodeDecodeError) as error:
             raise self._damaged(f"text of “{row['title']}”") from error
-        same = ("source", "pageid", "title", "revid", "url", "display_title", "fetched_at", "rights", "rights_url")
+        same = ("source", "pageid", "title", "revid", "url", "display_title", "revised_at", "fetched_at")
         return Page(
-            **{name: row[name] for name in same},
+            **{name: row[name] for name in (*same, "rights", "rights_url")},
             html=html,
             categories=tuple(json.loads(row["categories"])),
             aliases=tuple(alias["alias"] for alias in aliases),

@@ -28,6 +28,7 @@ class Page:
     display_title: str = ""
     categories: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()  # titles that redirect here, other spellings
+    revised_at: str = ""  # when this revision was saved: ISO 8601, UTC; "" where the source does not tell
     fetched_at: str = ""  # ISO 8601, UTC
     rights: str = ""  # licence name, e.g. "CC BY-SA 3.0"
     rights_url: str = ""

@@ -1,11 +1,14 @@
 """Contrastive training: pull a question towards its passage and away from every other passage in the batch.
 
-    python -m encoder.contrastive --pairs runs/pairs.jsonl --start runs/encoder-mlm/model --out runs/encoder
+    python -m encoder.contrastive --pairs runs/mined.jsonl --start runs/encoder-mlm/model --out runs/encoder
+
+Takes pairs as they are (``corpus.pairs``), or with passages beside them that only look right (``retrieval.mine``): each
+question is then pushed away from its own and from those of all others in the batch.
 
 The loss is multiple-negatives ranking (Henderson et al. 2017) through sentence-transformers' trainer, with gradient
 caching (Gao et al. 2021) so that the batch, which is the number of negatives, need not fit in memory, wrapped in a
 Matryoshka loss (Kusupati et al. 2022) so that a vector's first 64 or 128 numbers already work.  A batch never holds
-the same text twice: a copy would be a negative that is right.
+the same text twice, be it the passage of one question and a negative of another: that negative would be right.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -30,7 +34,11 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from encoder import files
+from encoder.errors import EncoderError
 from encoder.model import mean_pool
+
+CHECKPOINT = "encoder.pt"  # in a folder of the trainer's
+WIDTHS = (384, 256, 128, 64)  # of a vector's first numbers that are trained to work alone
 
 
 class EncoderModule(InputModule):
@@ -59,7 +67,37 @@ class EncoderModule(InputModule):
 
     def save(self, output_path: str, *args, **kwargs) -> None:
         """The trainer's own checkpoints: parameters alone (the released folder is written by :mod:`encoder.files`)."""
-        torch.save(self.model.state_dict(), Path(output_path) / "encoder.pt")
+        torch.save(self.model.state_dict(), Path(output_path) / CHECKPOINT)
+
+
+class Trainer(SentenceTransformerTrainer):
+    """The library's trainer, but for reading its checkpoints, which :meth:`EncoderModule.save` writes."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        state = torch.load(Path(resume_from_checkpoint) / CHECKPOINT, map_location="cpu", weights_only=True)
+        module: Any = (model or self.model)[0]  # an EncoderModule
+        module.model.load_state_dict(state)
+
+
+def dataset(path: Path, negatives: int | None) -> Dataset:
+    """Columns anchor, positive, negative_1, … from JSON lines with query, passage and perhaps negatives.
+
+    Args:
+        negatives: how many of each row's to use; all that every row has, if None.
+
+    Raises:
+        EncoderError: there is no row, or one with fewer.
+    """
+    rows = [json.loads(line) for line in path.open(encoding="utf-8")]
+    if not rows:
+        raise EncoderError(f"{path} holds no pairs.")
+    held = min(len(row.get("negatives", ())) for row in rows)
+    if negatives is not None and negatives > held:
+        raise EncoderError(f"A row of {path} has {held} negatives, not {negatives}: see `python -m retrieval.mine`.")
+    columns = {"anchor": [row["query"] for row in rows], "positive": [row["passage"] for row in rows]}
+    for n in range(held if negatives is None else negatives):
+        columns[f"negative_{n + 1}"] = [row["negatives"][n] for row in rows]
+    return Dataset.from_dict(columns)
 
 
 class StopAfter(TrainerCallback):
@@ -75,7 +113,8 @@ class StopAfter(TrainerCallback):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=Path, required=True, help="JSON lines with query and passage")
+    parser.add_argument("--pairs", type=Path, required=True, help="JSON lines with query, passage, perhaps negatives")
+    parser.add_argument("--negatives", type=int, help="mined negatives a pair to use (default: all that there are)")
     parser.add_argument("--start", type=Path, required=True, help="folder of the pretrained encoder")
     parser.add_argument("--tokenizer", type=Path, default=Path("weights/tokenizer.json"))
     parser.add_argument("--out", type=Path, required=True)
@@ -90,8 +129,11 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
-    rows = [json.loads(line) for line in args.pairs.open(encoding="utf-8")]
-    data = Dataset.from_dict({"anchor": [r["query"] for r in rows], "positive": [r["passage"] for r in rows]})
+    try:
+        data = dataset(args.pairs, args.negatives)
+    except EncoderError as error:
+        parser.error(str(error))
+    print(f"{len(data):,} rows of {', '.join(data.column_names)}", flush=True)
     module = EncoderModule(args.start, args.max_length)
     width = module.get_embedding_dimension()
     model = SentenceTransformer(modules=[module], device="cuda" if torch.cuda.is_available() else "cpu")
@@ -119,11 +161,11 @@ def main() -> None:
         seed=args.seed,
         dataloader_drop_last=True,
     )
-    trainer = SentenceTransformerTrainer(
+    trainer = Trainer(
         model=model,
         args=training,
         train_dataset=data,
-        loss=MatryoshkaLoss(model, loss, matryoshka_dims=[d for d in (384, 256, 128, 64) if d <= width]),
+        loss=MatryoshkaLoss(model, loss, matryoshka_dims=[d for d in WIDTHS if d <= width]),
         callbacks=[StopAfter(args.minutes)],
     )
     resume = any((args.out / "trainer").glob("checkpoint-*"))

@@ -173,11 +173,15 @@ class EncoderModel(nn.Module):
         return self.final_norm(x)
 
 
-def mean_pool(vectors: Tensor, keep: Tensor) -> Tensor:
-    """Mean of the real tokens' vectors at unit length: ``(B, T, D)``, ``(B, T)`` → ``(B, D)`` float32."""
+def token_mean(vectors: Tensor, keep: Tensor) -> Tensor:
+    """Mean of the real tokens' vectors: ``(B, T, D)``, ``(B, T)`` → ``(B, D)`` float32."""
     weight = keep.unsqueeze(-1).float()
-    mean = (vectors.float() * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
-    return F.normalize(mean, dim=-1)
+    return (vectors.float() * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
+
+
+def mean_pool(vectors: Tensor, keep: Tensor) -> Tensor:
+    """The mean at unit length, which is a text's vector: ``(B, T, D)``, ``(B, T)`` → ``(B, D)`` float32."""
+    return F.normalize(token_mean(vectors, keep), dim=-1)
 
 
 class MaskedLM(nn.Module):
@@ -199,6 +203,27 @@ class MaskedLM(nn.Module):
         hidden = self.norm(F.gelu(self.dense(hidden[masked])))  # (masked, D)
         logits = F.linear(hidden, self.model.embeddings.tok_embeddings.weight) + self.bias  # (masked, V)
         return F.cross_entropy(logits.float(), targets[masked])
+
+
+class Classifier(nn.Module):
+    """The encoder with a head that sorts texts into classes; names as in ``ModernBertForSequenceClassification``."""
+
+    def __init__(self, model: EncoderModel, n_classes: int) -> None:
+        super().__init__()
+        width = model.config.d_model
+        self.model = model
+        self.head = nn.ModuleDict(
+            {"dense": nn.Linear(width, width, bias=False), "norm": nn.LayerNorm(width, bias=False)}
+        )
+        self.classifier = nn.Linear(width, n_classes)
+        for matrix in (self.head.get_parameter("dense.weight"), self.classifier.weight):
+            nn.init.normal_(matrix, std=0.02)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, ids: Tensor, keep: Tensor) -> Tensor:
+        """Logits of the classes, ``(B, n_classes)`` float32; ``ids`` and ``keep`` as in :class:`EncoderModel`."""
+        x = token_mean(self.model(ids, keep), keep)  # (B, D)
+        return self.classifier(self.head["norm"](F.gelu(self.head["dense"](x))))
 
 
 def mask_tokens(

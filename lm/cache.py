@@ -12,10 +12,13 @@ Shapes in comments: B sequences, G key-value heads, T new tokens, S tokens to lo
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from lm.native import large
 
 if TYPE_CHECKING:
     from lm.model import Config
@@ -39,12 +42,15 @@ class KVCache:
     ) -> None:
         self.windows = config.windows
         self.slack, self.max_length = slack, config.max_length
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-        for window in self.windows:
-            shape = (batch, config.n_kv_heads, self.size(window), config.head_dim)  # (B, G, size, hd)
-            self.keys.append(torch.zeros(shape, dtype=dtype, device=device))
-            self.values.append(torch.zeros(shape, dtype=dtype, device=device))
+        shapes = [(batch, config.n_kv_heads, self.size(w), config.head_dim) for w in self.windows]  # (B, G, size, hd)
+        sizes = [math.prod(shape) for shape in shapes]
+        # One piece of memory for all: that is what large pages want.
+        on_cpu = torch.device(device).type == "cpu"
+        whole = large(2 * sum(sizes), dtype) if on_cpu else torch.zeros(2 * sum(sizes), dtype=dtype, device=device)
+        # Detached: autograd would not let views of one tensor be written to as they are here.
+        keys, values = (half.split(sizes) for half in whole.chunk(2))
+        self.keys = [part.view(shape).detach() for part, shape in zip(keys, shapes, strict=True)]
+        self.values = [part.view(shape).detach() for part, shape in zip(values, shapes, strict=True)]
         self.length = 0
         self.written = 0  # the highest index ever written, plus one: what lies behind ``length`` is stale
         self.pad: Tensor | None = None

@@ -7,7 +7,7 @@ Passages come first so that their keys and values can be kept for a follow-up ab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 
 from lm.tokenizer import ASSISTANT, BOS, END, PASSAGE, USER, Tokenizer
@@ -22,6 +22,7 @@ def render(
     turns: Sequence[tuple[str, str]],
     *,
     budget: int,
+    whole: Collection[int] = (),
 ) -> list[int]:
     """Token ids of a prompt that ends where the answer begins.
 
@@ -29,6 +30,7 @@ def render(
         passages: (heading, text) pairs; they are numbered from 1 in this order.
         turns: ("user" or "assistant", text) pairs; the last one is the question.
         budget: tokens at most.  Old turns go first, then the ends of the longest passages, never the question.
+        whole: numbers of passages that are never cut: with them the prompt may be longer than ``budget``.
 
     Raises:
         ValueError: the last turn is not the user's.
@@ -46,10 +48,17 @@ def render(
     rendered[-1] = rendered[-1][: budget // 2]
     while len(rendered) > 1 and sum(map(len, rendered)) > budget // 2:
         rendered.pop(0)
-    bodies = [[special(PASSAGE), *tokenizer.encode(f"[{n}] {h}\n{t}")] for n, (h, t) in enumerate(passages, 1)]
-    room = budget - 2 - sum(map(len, rendered))
-    bodies = [body[:limit] for body, limit in zip(bodies, _shares([len(b) for b in bodies], room), strict=True)]
+    bodies = [[special(PASSAGE), *tokenizer.encode(text)] for text in numbered(passages)]
+    room = budget - 2 - sum(map(len, rendered)) - sum(len(bodies[n - 1]) for n in whole)
+    others = [i for i in range(len(bodies)) if i + 1 not in whole]
+    for i, limit in zip(others, _shares([len(bodies[i]) for i in others], room), strict=True):
+        bodies[i] = bodies[i][:limit]
     return [special(BOS), *chain(*bodies, *rendered), special(ASSISTANT)]
+
+
+def numbered(passages: Sequence[tuple[str, str]]) -> list[str]:
+    """Each passage as the model reads it."""
+    return [f"[{n}] {heading}\n{text}" for n, (heading, text) in enumerate(passages, 1)]
 
 
 def _shares(sizes: list[int], room: int) -> list[int]:

@@ -79,7 +79,7 @@ def try_to_draw(run: Path) -> None:
     """``curve.png`` beside a run's log; a picture that cannot be drawn is no reason for a finished run to fail."""
     try:
         draw([run], run / "curve.png")
-    except LMError as error:
+    except Exception as error:  # a font, a full disk, another matplotlib: the run has done its work
         print(f"no curve: {error}")
 
 

@@ -12,6 +12,9 @@
 | anything else, a soft cap for instance | ``cirilla``: opens here alone, and ``transformers`` refuses it |
 
 Weights beyond 95 MB are split into several files with an index, as ``transformers`` does it.
+
+Or the weights are int8 (``python -m lm.quantize``): then one file, :data:`lm.quantize.WEIGHTS`, stands in the place of
+``model.safetensors``, and the folder opens here alone.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lm import quantize
 from lm.errors import LMError
 from lm.model import Cirilla, Config
 from lm.tokenizer import BOS, END, PAD, Tokenizer
@@ -220,32 +224,21 @@ def save(
     """Write the whole folder, model card aside.
 
     Args:
-        dtype: what the weights are rounded to; float32 is lossless.
-        shard_bytes: no file of weights is larger, unless a single tensor is.
+        dtype: what the weights are rounded to; float32 is lossless, int8 as :mod:`lm.quantize` does it.
+        shard_bytes: no file of weights is larger, unless a single tensor is, or they are int8.
+
+    Raises:
+        LMError: the model computes in int8, so that its float weights are gone.
     """
+    if isinstance(model, quantize.Int8Cirilla):
+        raise LMError("An int8 model cannot be saved: load its folder in floats (lm.files.load) and save that.")
     folder.mkdir(parents=True, exist_ok=True)
-    shards: list[dict[str, Tensor]] = [{}]
-    room = shard_bytes
-    for name, tensor in to_disk(model.state_dict()):
-        tensor = tensor.detach().to("cpu", dtype).clone(memory_format=torch.contiguous_format)
-        if tensor.nbytes > room and shards[-1]:
-            shards.append({})
-            room = shard_bytes
-        shards[-1][name] = tensor
-        room -= tensor.nbytes
-    for old in (*folder.glob("model-*-of-*.safetensors"), folder / WEIGHTS, folder / INDEX):
+    for old in (*folder.glob("model-*-of-*.safetensors"), *(folder / n for n in (WEIGHTS, INDEX, quantize.WEIGHTS))):
         old.unlink(missing_ok=True)
-    if len(shards) == 1:
-        save_file(shards[0], folder / WEIGHTS, metadata={"format": "pt"})
+    if dtype == torch.int8:
+        quantize.save_int8(model, folder / quantize.WEIGHTS)
     else:
-        where: dict[str, str] = {}
-        for n, shard in enumerate(shards, start=1):
-            file = f"model-{n:05}-of-{len(shards):05}.safetensors"
-            save_file(shard, folder / file, metadata={"format": "pt"})
-            where |= dict.fromkeys(shard, file)
-        total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
-        index = {"metadata": {"total_size": total}, "weight_map": where}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        save_floats(model, folder, dtype, shard_bytes)
     values = to_transformers(model.config) | {"dtype": str(dtype).removeprefix("torch.")}
     (folder / CONFIG).write_text(json.dumps(values, indent=2) + "\n")
     tokenizer.inner.save(str(folder / TOKENIZER))
@@ -260,35 +253,73 @@ def save(
     (folder / "tokenizer_config.json").write_text(json.dumps(names, indent=2) + "\n")
 
 
-def read_weights(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
-    """All tensors of the folder, from one file or several, by their names on disk."""
-    files = [WEIGHTS]
-    if not (folder / WEIGHTS).is_file():
-        where = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        files = sorted(set(where.values()))
-    return {k: v.to(dtype) for file in files for k, v in load_file(folder / file).items()}
+def save_floats(model: Cirilla, folder: Path, dtype: torch.dtype, shard_bytes: int) -> None:
+    """The parameters under their stock names, in one file or several with an index."""
+    shards: list[dict[str, Tensor]] = [{}]
+    room = shard_bytes
+    for name, tensor in to_disk(model.state_dict()):
+        tensor = tensor.detach().to("cpu", dtype).clone(memory_format=torch.contiguous_format)
+        if tensor.nbytes > room and shards[-1]:
+            shards.append({})
+            room = shard_bytes
+        shards[-1][name] = tensor
+        room -= tensor.nbytes
+    if len(shards) == 1:
+        save_file(shards[0], folder / WEIGHTS, metadata={"format": "pt"})
+        return
+    where: dict[str, str] = {}
+    for n, shard in enumerate(shards, start=1):
+        file = f"model-{n:05}-of-{len(shards):05}.safetensors"
+        save_file(shard, folder / file, metadata={"format": "pt"})
+        where |= dict.fromkeys(shard, file)
+    total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
+    index = {"metadata": {"total_size": total}, "weight_map": where}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
 
-def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Cirilla, Tokenizer]:
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a folder's weights: int8 rows where there are some, else floats, in one part or several.
+
+    Raises:
+        ValueError, KeyError, AttributeError, OSError: the index of several parts makes no sense.
+    """
+    if (folder / quantize.WEIGHTS).is_file():
+        return [folder / quantize.WEIGHTS]
+    if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
+        return [folder / WEIGHTS]
+    where = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+    return [folder / name for name in sorted(set(where.values()))]
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32, int8: bool = False) -> tuple[Cirilla, Tokenizer]:
     """Model in evaluation mode, and its tokenizer.
+
+    Args:
+        dtype: of the parameters.  Those of an int8 folder are then what its rows stand for, not what they were made of.
+        int8: leave an int8 folder's weights as they are where this computer can multiply them; ``dtype`` then counts
+            for nothing.
 
     Raises:
         LMError: a file is missing, damaged or does not fit the others.
     """
     remedy = "Restore the folder from the repository (git checkout) or train it anew."
-    for name in (WEIGHTS, CONFIG, TOKENIZER):
-        there = (folder / name).is_file() or (name == WEIGHTS and (folder / INDEX).is_file())
-        if not there:
-            raise LMError(f"Cirilla's {folder / name} is missing. {remedy}")
     try:
+        weights = weight_files(folder)
+        for path in (*weights, folder / CONFIG, folder / TOKENIZER):
+            if not path.is_file():
+                raise LMError(f"Cirilla's {path} is missing. {remedy}")
         config = from_transformers(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-        with torch.device("meta"):  # shapes without memory: the weights on disk become the parameters themselves
-            model = Cirilla(config)
-        model.load_state_dict(from_disk(read_weights(folder, dtype)), assign=True)
+        if weights[0].name == quantize.WEIGHTS:
+            model = quantize.load_int8(weights[0], config, None if int8 else dtype)
+        else:
+            tensors = {name: tensor.to(dtype) for path in weights for name, tensor in load_file(path).items()}
+            with torch.device("meta"):  # shapes without memory: the weights on disk become the parameters themselves
+                model = Cirilla(config)
+            model.load_state_dict(from_disk(tensors), assign=True)
+            model.init_rotation()
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise LMError(f"Cirilla in {folder} cannot be read ({reason}). {remedy}") from error
-    model.init_rotation()
     tokenizer = Tokenizer.load(folder / TOKENIZER)
     if tokenizer.vocab_size > config.vocab_size:
         raise LMError(

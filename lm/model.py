@@ -126,7 +126,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (x[i], x[i + hd/2]) by its position's angle: scores then depend on distance alone."""
     left, right = x.chunk(2, dim=-1)
     # cos and sin are float32, and under autocast x is not: back to what x was.
-    return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1).to(x.dtype)
+    return (x * cos + torch.cat((right, left), dim=-1) * sin).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -210,8 +210,9 @@ class Cirilla(nn.Module):
         c = self.config
         frequency = c.rope_theta ** (-torch.arange(0, c.head_dim, 2).float() / c.head_dim)
         angles = torch.outer(torch.arange(c.max_length).float(), frequency)  # (max_length, hd/2)
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
+        cos, sin = angles.cos(), angles.sin()
+        self.register_buffer("cos", torch.cat((cos, cos), dim=-1), persistent=False)  # (max_length, hd)
+        self.register_buffer("sin", torch.cat((-sin, sin), dim=-1), persistent=False)  # (max_length, hd)
 
     def hidden(
         self,
@@ -252,10 +253,10 @@ class Cirilla(nn.Module):
 
         x = self.embed_tokens(ids)
         if first is None:
-            cos, sin = self.cos[start:end], self.sin[start:end]  # (T, hd/2)
+            cos, sin = self.cos[start:end], self.sin[start:end]  # (T, hd)
         else:
             position = (torch.arange(start, end, device=ids.device) - first).clamp(min=0)  # (B, T)
-            cos, sin = self.cos[position][:, None], self.sin[position][:, None]  # (B, 1, T, hd/2)
+            cos, sin = self.cos[position][:, None], self.sin[position][:, None]  # (B, 1, T, hd)
         flex = (ids.device.type == "cuda" if flex is None else flex) and cache is None
         views = {w: self.view(start, end, w, first, cache, ids.device, flex) for w in set(self.config.windows)}
         for layer, window in zip(self.layers, self.config.windows, strict=True):

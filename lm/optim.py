@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,6 +220,18 @@ def join_world() -> Iterator[World]:
         yield World(dist.get_rank(), size, device)
     finally:
         dist.destroy_process_group()
+
+
+def launch(train: Callable[[argparse.Namespace, World], None], flags: argparse.ArgumentParser) -> int:
+    """What a program that trains does: read its flags, join the others, train.  Returns the exit status."""
+    args = flags.parse_args()
+    try:
+        with join_world() as world:
+            train(args, world)
+    except LMError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 # -- checkpoints and logs ----------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ Before the first step π = r, the margin is 0 and the loss ln 2.  r never change
 once, before training, and only one model stays in memory.  ``--chosen-weight`` adds the chosen answer's own loss (Pang
 et al. 2024): without it DPO may lower both answers' probabilities, as long as the rejected one's falls faster.
 
-A pair is ``{"passages", "turns", "chosen", "rejected"}``; ``python -m benchmarks.preferences`` samples and scores them.
+A pair is ``{"passages", "turns", "chosen", "rejected"}``; ``python -m lm.sample`` and
+``python -m benchmarks.preferences`` make them.
 """
 
 from __future__ import annotations
@@ -188,7 +189,7 @@ def train(args: argparse.Namespace) -> None:
         own = -policy[: len(chosen)].sum() / count[: len(chosen)].sum()
         (loss + args.chosen_weight * own).backward()
         optim.update(model, groups)
-        pending.append(torch.stack([loss, margin.mean(), (margin > 0).float().mean()]).detach().cpu())
+        pending.append(torch.stack([loss, margin.mean(), (margin > 0).float().mean()]).detach())
         step += 1
         if step % args.window == 0 or step == steps:
             mean = torch.stack(pending).mean(0).tolist()

@@ -27,7 +27,6 @@ from torch import Tensor
 
 from lm import curves, files, optim
 from lm.data import PackedRows, Prefetch, open_mix, token_bytes
-from lm.errors import LMError
 from lm.model import PRESETS, Cirilla
 from lm.tokenizer import Tokenizer
 
@@ -105,17 +104,6 @@ def parser() -> argparse.ArgumentParser:
     add("--compile", action=argparse.BooleanOptionalAction, default=None, help="by default on a GPU")
     add("--seed", type=int, default=0)
     return flags
-
-
-def main() -> int:
-    args = parser().parse_args()
-    try:
-        with optim.join_world() as world:
-            train(args, world)
-    except LMError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
 
 
 def train(args: argparse.Namespace, world: optim.World) -> None:
@@ -228,6 +216,10 @@ def train(args: argparse.Namespace, world: optim.World) -> None:
         files.save(model, tokenizer, args.out / "model", dtype=torch.float32)
         curves.try_to_draw(args.out)
         print(f"wrote {args.out / 'model'}")
+
+
+def main() -> int:
+    return optim.launch(train, parser())
 
 
 if __name__ == "__main__":

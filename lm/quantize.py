@@ -1,5 +1,10 @@
 """Int8: a quarter of the memory and twice the speed, for a model that runs on two CPU cores.
 
+    python -m lm.quantize --from weights/cirilla --out runs/cirilla-int8           # a folder half as large as in bf16
+    python -m lm.quantize --from runs/cirilla-int8 --out runs/cirilla --floats     # … for transformers and others again
+
+Both folders answer alike where int8 is multiplied; what the rounding took does not come back.
+
 **Weights.**  Every row of a matrix is divided by its largest magnitude and rounded to -127 … 127; the row keeps that
 magnitude as a float32 scale.  The embedding, a seventh of the release, is one of those matrices.  This is what is on
 disk (:func:`save_int8`), and what is read back is int8 or floats, as the computer likes it.
@@ -23,6 +28,8 @@ hd head width, N rows and K columns of any matrix.
 
 from __future__ import annotations
 
+import argparse
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,11 +41,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lm import native
 from lm.attention import View, attend
 from lm.cache import KVCache
 from lm.errors import LMError
 from lm.experts import Experts
-from lm.model import Cirilla, Config, RMSNorm, rotate
+from lm.model import Cirilla, Config, rotate
 
 WEIGHTS = "model.int8.safetensors"  # in a released folder
 LEVELS = 127
@@ -71,16 +79,26 @@ def activation_levels() -> int:
     return LEVELS if torch.cpu._is_vnni_supported() else 63
 
 
+def inverse_rms(x: Tensor, eps: Tensor) -> Tensor:
+    """What RMSNorm multiplies with, ``(…, K)`` → ``(…, 1)``, in as few steps as there can be."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return torch.addcmul(eps, length, length, value=1 / x.shape[-1]).rsqrt_()
+
+
 class Int8Linear(nn.Module):
     """``x Wᵀ`` with int8 weights and activations, float32 outside.
 
     Args:
         weight: ``(N, K)`` int8.
         scale: ``(N,)`` float32.
+        norm: ``(K,)`` float32, the weights of an RMSNorm that ``x`` goes through before.
+        eps: of that norm.
     """
 
-    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+    def __init__(self, weight: Tensor, scale: Tensor, norm: Tensor | None = None, eps: float = 0.0) -> None:
         super().__init__()
+        self.rows: tuple[Tensor, Tensor] | None = (weight, scale)  # until the model is whole, see Int8Cirilla
+        self.norm, self.eps = norm, torch.tensor(eps)
         self.levels = activation_levels()
         zero = torch.zeros(len(scale), dtype=torch.long)
         with warnings.catch_warnings():  # torch will drop quantised tensors some day; its version is pinned here
@@ -91,12 +109,15 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(…, K)`` → ``(…, N)``."""
+        # RMSNorm divides a token by one number, and quantising it by another: the first can wait for the product.
+        factor = None if self.norm is None else inverse_rms(x, self.eps)
+        x = x if self.norm is None else x * self.norm
         size = x.abs().amax(-1, keepdim=True).clamp_(min=1e-30)  # (…, 1)
         # One kernel for the rest: steps of 1 / levels around a zero point, integer product, back to floats.
         y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             x / size, 1 / self.levels, self.levels + 1, self.packed
         )
-        return y.mul_(size)
+        return y.mul_(size if factor is None else size.mul_(factor))
 
 
 class Int8Embedding(nn.Module):
@@ -115,24 +136,27 @@ class Int8Embedding(nn.Module):
 
 
 class Int8Attention(nn.Module):
-    """:class:`lm.model.Attention` with one matrix for queries, keys and values: fewer, larger steps."""
+    """:class:`lm.model.Attention` and the norm before it, with one matrix for queries, keys and values."""
 
-    def __init__(self, config: Config, layer: int, rows: Rows) -> None:
+    def __init__(self, config: Config, layer: int, rows: Rows, norm: Tensor) -> None:
         super().__init__()
         self.layer, self.config = layer, config
-        self.qkv_proj = Int8Linear(*rows.joined("q_proj.weight", "k_proj.weight", "v_proj.weight"))
+        joined = rows.joined("q_proj.weight", "k_proj.weight", "v_proj.weight")
+        self.qkv_proj = Int8Linear(*joined, norm, config.norm_eps)
         self.o_proj = Int8Linear(*rows.pair("o_proj.weight"))
-        self.norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.heads: Tensor | None = None
+        self.eps = torch.tensor(config.norm_eps)
         if config.qk_norm:  # queries and keys are normalised in one go: every head brings its own weights
             q, k = rows.floats("q_norm.weight"), rows.floats("k_norm.weight")  # (hd,)
-            heads = torch.cat((q.expand(config.n_heads, -1), k.expand(config.n_kv_heads, -1)))
-            self.norm.weight = nn.Parameter(heads, requires_grad=False)  # (H + G, hd)
+            self.heads = torch.cat((q.expand(config.n_heads, -1), k.expand(config.n_kv_heads, -1)))  # (H + G, hd)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, view: View, cache: KVCache | None) -> Tensor:
         B, T, _ = x.shape
         H, G, hd = self.config.n_heads, self.config.n_kv_heads, self.config.head_dim
         qk, v = self.qkv_proj(x).view(B, T, -1, hd).split((H + G, G), dim=2)  # (B, T, H + G, hd), (B, T, G, hd)
-        q, k = rotate(self.norm(qk).transpose(1, 2), cos, sin).split((H, G), dim=1)  # (B, H, T, hd), (B, G, T, hd)
+        if self.heads is not None:
+            qk = qk * inverse_rms(qk, self.eps) * self.heads
+        q, k = rotate(qk.transpose(1, 2), cos, sin).split((H, G), dim=1)  # (B, H, T, hd), (B, G, T, hd)
         v = v.transpose(1, 2)  # (B, G, T, hd)
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)  # (B, G, S, hd)
@@ -141,11 +165,13 @@ class Int8Attention(nn.Module):
 
 
 class Int8SwiGLU(nn.Module):
-    """:class:`lm.model.SwiGLU` with one matrix for gate and up."""
+    """:class:`lm.model.SwiGLU` with one matrix for gate and up, and the norm before it if there is one."""
 
-    def __init__(self, gate_up: tuple[Tensor, Tensor], down: tuple[Tensor, Tensor]) -> None:
+    def __init__(
+        self, gate_up: tuple[Tensor, Tensor], down: tuple[Tensor, Tensor], norm: Tensor | None = None, eps: float = 0.0
+    ) -> None:
         super().__init__()
-        self.gate_up_proj = Int8Linear(*gate_up)
+        self.gate_up_proj = Int8Linear(*gate_up, norm, eps)
         self.down_proj = Int8Linear(*down)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -220,18 +246,45 @@ class Int8Cirilla(Cirilla):
         for i, layer in enumerate(self.layers):
             here = rows.under(f"layers.{i}")
             attention, mlp = here.under("self_attn"), here.under("mlp")
-            layer.self_attn = Int8Attention(config, i, attention)
+            before, between = here.floats("input_layernorm.weight"), here.floats("post_attention_layernorm.weight")
+            layer.self_attn = Int8Attention(config, i, attention, before)
+            layer.input_layernorm = nn.Identity()
             if config.n_experts:
                 layer.mlp = Int8Experts(config, mlp)
+                layer.post_attention_layernorm.weight = nn.Parameter(between, requires_grad=False)  # type: ignore[union-attr]
             else:
-                layer.mlp = Int8SwiGLU(mlp.joined("gate_proj.weight", "up_proj.weight"), mlp.pair("down_proj.weight"))
-            for name in ("input_layernorm", "post_attention_layernorm"):
-                weight = nn.Parameter(here.floats(f"{name}.weight"), requires_grad=False)
-                getattr(layer, name).weight = weight
+                both = mlp.joined("gate_proj.weight", "up_proj.weight")
+                layer.mlp = Int8SwiGLU(both, mlp.pair("down_proj.weight"), between, config.norm_eps)
+                layer.post_attention_layernorm = nn.Identity()
+        self.decoder = self.compiled() if native.suits(config) and native.library() is not None else None
+        for module in self.modules():
+            if isinstance(module, Int8Linear):
+                module.rows = None
         self.eval()
 
+    def compiled(self) -> native.Decoder:
+        """The same layers for ``native.c``."""
+        layers = []
+        for layer in self.layers:
+            attention: Any = layer.self_attn
+            mlp: Any = layer.mlp
+            matrices = (attention.qkv_proj, attention.o_proj, mlp.gate_up_proj, mlp.down_proj)
+            norms = (attention.qkv_proj.norm, mlp.gate_up_proj.norm, attention.heads)
+            layers.append((*norms, [matrix.rows for matrix in matrices]))
+        head: Any = self.lm_head
+        return native.Decoder(self.config, layers, self.norm.weight, head.rows, self.cos, self.sin)
+
+    def hidden(self, ids: Tensor, cache: KVCache | None = None, pad: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """As :meth:`lm.model.Cirilla.hidden`; a few tokens of a single text go through ``native.c`` if they can."""
+        if self.decoder is not None and cache is not None and pad is None and self.decoder.takes(cache, ids):
+            return self.decoder.decode(self.embed_tokens(ids), cache)
+        return super().hidden(ids, cache, pad, **kwargs)
+
     def logits(self, hidden: Tensor) -> Tensor:
-        logits = self.lm_head(hidden)
+        if self.decoder is not None and hidden.shape[:-1].numel() <= native.TOKENS:
+            logits = self.decoder.logits(hidden)
+        else:
+            logits = self.lm_head(hidden)
         cap = self.config.soft_cap
         return cap * torch.tanh(logits / cap) if cap else logits
 
@@ -270,20 +323,23 @@ def to_int8(model: Cirilla) -> Cirilla:
     return from_rows(model.config, dict(compress(model.state_dict())))
 
 
-def from_rows(config: Config, tensors: dict[str, Tensor], floats: bool = False) -> Cirilla:
-    """A model in evaluation mode from what :func:`compress` made, in int8 where this computer can.
+def from_rows(config: Config, tensors: dict[str, Tensor], floats: torch.dtype | None = None) -> Cirilla:
+    """A model in evaluation mode from what :func:`compress` made, in int8 where this computer can, else in float32.
 
     Args:
-        floats: in float32 in any case, for training or export.
+        floats: in this type in any case, for training or export.
 
     Raises:
         KeyError, RuntimeError: tensors are missing, or do not fit the configuration.
     """
-    if supported() and not floats:
-        return Int8Cirilla(config, tensors)
     with torch.device("meta"):
         model = Cirilla(config)
-    model.load_state_dict(expand(tensors), assign=True)
+    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if {name: tensor.shape for name, tensor in tensors.items() if not name.endswith(SCALE)} != wanted:
+        raise RuntimeError("its tensors are not those of the configuration")
+    if supported() and floats is None:
+        return Int8Cirilla(config, tensors)
+    model.load_state_dict(expand(tensors, floats or torch.float32), assign=True)
     model.init_rotation()
     return model.eval()
 
@@ -295,7 +351,7 @@ def save_int8(model: Cirilla, path: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt", "quantization": "int8 rows"})
 
 
-def load_int8(path: Path, config: Config, floats: bool = False) -> Cirilla:
+def load_int8(path: Path, config: Config, floats: torch.dtype | None = None) -> Cirilla:
     """The model that :func:`save_int8` wrote, in evaluation mode; arguments as for :func:`from_rows`.
 
     Raises:
@@ -306,3 +362,30 @@ def load_int8(path: Path, config: Config, floats: bool = False) -> Cirilla:
     except (SafetensorError, KeyError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise LMError(f"Cirilla's {path} cannot be read ({reason}). Restore it from the repository.") from error
+
+
+def main() -> int:
+    from lm import files  # which itself needs this module
+
+    parser = argparse.ArgumentParser(
+        prog="python -m lm.quantize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--from", type=Path, required=True, dest="source", metavar="FOLDER", help="a trained model")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="gets the new one, model card aside")
+    parser.add_argument("--floats", action="store_true", help="write float32 instead of int8")
+    args = parser.parse_args()
+    try:
+        if args.out.resolve() == args.source.resolve():
+            raise LMError("--out must be another folder than --from: what is rounded away does not come back.")
+        model, tokenizer = files.load(args.source)
+        files.save(model, tokenizer, args.out, dtype=torch.float32 if args.floats else torch.int8)
+        size = sum(path.stat().st_size for path in files.weight_files(args.out))
+    except (LMError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"wrote {args.out}, {size / 1e6:,.1f} MB of weights")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -44,7 +44,7 @@ class Reader:
 
     @classmethod
     def load(cls, folder: str | Path, dtype: torch.dtype = torch.float32, int8: bool = True) -> Reader:
-        """Open a released folder.
+        """Open a released folder, of floats or of int8.
 
         Args:
             int8: compute in int8 where the computer can, when ``dtype`` is float32.
@@ -52,8 +52,9 @@ class Reader:
         Raises:
             LMError: see :func:`lm.files.load`.
         """
-        model, tokenizer = files.load(Path(folder), dtype)
-        if int8 and dtype == torch.float32 and quantize.supported() and not isinstance(model, quantize.Int8Cirilla):
+        int8 = int8 and dtype == torch.float32
+        model, tokenizer = files.load(Path(folder), dtype, int8)
+        if int8 and quantize.supported() and not isinstance(model, quantize.Int8Cirilla):
             model = quantize.to_int8(model)
         return cls(model, tokenizer)
 

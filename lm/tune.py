@@ -21,7 +21,7 @@ import random
 import re
 import sys
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ Example = tuple[list[int], int]
 
 _CITED = re.compile(r"\[(\d{1,3})\]")
 WAITING = 64  # tokenised conversations from which packing chooses
+TOGETHER = 128  # conversations tokenised in one go
 
 
 # -- rows into tensors -------------------------------------------------------------------------------------------
@@ -49,8 +50,8 @@ WAITING = 64  # tokenised conversations from which packing chooses
 def example(tokenizer: Tokenizer, row: Row, length: int, answer: str | None = None) -> Example | None:
     """A row as the model reads it; ``answer`` stands in for the row's own.
 
-    What is too long is shortened at the passages that the answer does not cite: a model that must cite what was cut
-    away would learn to invent.  None where the rest alone is too long.
+    What is too long is shortened as in answering, but at the passages that the answer does not cite: a model that must
+    cite what was cut away would learn to invent.  None where the rest alone is too long.
     """
     answer = row["answer"] if answer is None else answer
     said = [*tokenizer.encode(answer), tokenizer.end]
@@ -58,23 +59,9 @@ def example(tokenizer: Tokenizer, row: Row, length: int, answer: str | None = No
     if room < length // 2:
         return None
     passages = [(heading, text) for heading, text in row["passages"]]
-    prompt = chat.render(tokenizer, passages, row["turns"], budget=1 << 30)
-    if len(prompt) > room:
-        cited = {int(n) - 1 for n in _CITED.findall(answer)}
-        # Seven tokens around a passage: its mark, the number in brackets, the line break, and some to spare.
-        size = [len(tokenizer.encode(f"{h}\n{t}")) + 7 for h, t in passages]
-        others = [i for i in range(len(passages)) if i not in cited]
-        over = len(prompt) - sum(size[i] for i in others)
-        limits = dict(zip(others, chat._shares([size[i] for i in others], room - over), strict=True))
-        for i, limit in limits.items():
-            if limit < size[i]:
-                heading, text = passages[i]
-                keep = limit - 7 - len(tokenizer.encode(f"{heading}\n"))
-                passages[i] = heading, tokenizer.decode(tokenizer.encode(text)[: max(0, keep)])
-        prompt = chat.render(tokenizer, passages, row["turns"], budget=1 << 30)
-        if len(prompt) > room:
-            return None
-    return [*prompt, *said], len(prompt)
+    cited = {n for n in map(int, _CITED.findall(answer)) if 1 <= n <= len(passages)}
+    prompt = chat.render(tokenizer, passages, row["turns"], budget=room, whole=cited)
+    return ([*prompt, *said], len(prompt)) if len(prompt) <= room else None
 
 
 def collate(examples: Sequence[Example], pad: int, learn_prompt: bool = False) -> tuple[Tensor, Tensor]:
@@ -111,6 +98,23 @@ def pack(rows: Sequence[Sequence[Example]], length: int, pad: int) -> tuple[Tens
     return inputs, targets, documents
 
 
+class Encoded(Tokenizer):
+    """The tokenizer, which knows the tokens of some rows already.
+
+    They are found in one go, on all cores and without the interpreter's lock: one row after the other, a GPU would wait
+    for its conversations most of the time.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, rows: Sequence[Row]) -> None:
+        super().__init__(tokenizer.inner)
+        texts = {text for row in rows for text in (*chat.numbered(row["passages"]), row["answer"])}
+        texts |= {text for row in rows for _, text in row["turns"]}
+        self.known = dict(zip(texts, tokenizer.encode_batch(list(texts)), strict=True))
+
+    def encode(self, text: str) -> list[int]:
+        return self.known[text] if text in self.known else super().encode(text)
+
+
 class Conversations:
     """An endless stream of examples: every row once an epoch, each epoch in an order of its own.
 
@@ -125,6 +129,7 @@ class Conversations:
         self.rows, self.tokenizer, self.length, self.seed = rows, tokenizer, length, seed
         self.epoch, self.at = 0, 0
         self.order = self._shuffled()
+        self.ready: deque[tuple[int, Example | None]] = deque()  # what comes at ``at`` and after it
         self.waiting: list[tuple[int, Example]] = []
         self.passed_over = 0  # in a row
 
@@ -140,12 +145,18 @@ class Conversations:
                 self.order = self._shuffled()
             if self.passed_over >= max(1, len(self.rows)) or not self.rows:
                 raise LMError(f"No row fits into {self.length} tokens: give a larger --length, or other data.")
-            index = self.order[self.at]
+            if not self.ready:
+                self.ready.extend(self._made(self.order[self.at : self.at + TOGETHER]))
+            index, made = self.ready.popleft()
             self.at += 1
-            if made := example(self.tokenizer, self.rows[index], self.length):
+            if made:
                 self.passed_over = 0
                 return index, made
             self.passed_over += 1
+
+    def _made(self, indices: Sequence[int]) -> list[tuple[int, Example | None]]:
+        tokenizer = Encoded(self.tokenizer, [self.rows[i] for i in indices])
+        return [(i, example(tokenizer, self.rows[i], self.length)) for i in indices]
 
     def padded(self, size: int, learn_prompt: bool = False) -> tuple[Tensor, Tensor]:
         """``size`` conversations, one a row, see :func:`collate`."""
@@ -176,8 +187,8 @@ class Conversations:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch, self.at = state["epoch"], state["at"]
         self.order = self._shuffled()
-        again = [(i, example(self.tokenizer, self.rows[i], self.length)) for i in state["waiting"]]
-        self.waiting = [(i, made) for i, made in again if made]
+        self.ready.clear()
+        self.waiting = [(i, made) for i, made in self._made(state["waiting"]) if made]
 
 
 class Lessons:
@@ -314,17 +325,6 @@ def parser() -> argparse.ArgumentParser:
     return flags
 
 
-def main() -> int:
-    args = parser().parse_args()
-    try:
-        with optim.join_world() as world:
-            train(args, world)
-    except LMError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
 def train(args: argparse.Namespace, world: optim.World) -> None:
     """One slice of a run.  Raises LMError where data, model or checkpoint do not fit."""
     began = time.monotonic()
@@ -381,8 +381,9 @@ def train(args: argparse.Namespace, world: optim.World) -> None:
                 with torch.autocast(device, dtype=torch.bfloat16):
                     loss = loss_of(*tensors)
                 (loss * weight).backward()
-                if not learn_prompt:
-                    measured += torch.stack([loss.detach() * count, torch.tensor(count, device=device)])
+                if not learn_prompt:  # nothing here waits for the GPU
+                    measured[0] += loss.detach() * count
+                    measured[1] += count
             world.average_gradients(model)
             optim.update(model, groups)
             pending.append(measured)
@@ -409,6 +410,10 @@ def train(args: argparse.Namespace, world: optim.World) -> None:
         files.save(model, tokenizer, args.out / "model")
         curves.try_to_draw(args.out)
         print(f"wrote {args.out / 'model'}")
+
+
+def main() -> int:
+    return optim.launch(train, parser())
 
 
 if __name__ == "__main__":

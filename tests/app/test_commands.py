@@ -17,7 +17,8 @@ from app import commands, ingest, settings
 from app.errors import PortInUse, SettingsError
 from app.serve import check_port
 from corpus.errors import Locked, WikiUnreachable
-from corpus.store import Store, ingest_lock
+from corpus.lock import ingest_lock
+from corpus.store import Store
 from tests.app.conftest import CountingEncoder
 
 ROOT = Path(__file__).resolve().parents[2]

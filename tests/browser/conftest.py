@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ class Chat:
     seconds: float  # from the call of serve() to the first page
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -112,7 +113,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
     from corpus.store import Store
     from corpus.types import Article, Page, Section
 
-    settings = app_settings.load(data=data, port=_free_port(), rate_limit=0, cached_answers=0)
+    settings = app_settings.load(data=data, port=free_port(), rate_limit=0, cached_answers=0)
     if not settings.archive.exists():
         with Store(settings.archive) as store:
             title = "Zmorgulon"
@@ -157,11 +158,18 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(chat: Chat, chromium: Any) -> Iterator[Callable[..., Any]]:
-    """``open_page(path="", **context)``: a page of a new reader.
+    """``open_page(path="", **context)``: a page of a new reader, see ``visits``."""
+    chat.pipeline.pause = 0.0
+    with visits(chromium, chat.url) as opened:
+        yield opened
+
+
+@contextmanager
+def visits(chromium: Any, url: str) -> Iterator[Callable[..., Any]]:
+    """``opened(path="", **context)``: a page of a new reader of the chat at ``url``.
 
     The test fails if the page asked any other server for anything, or if one of its scripts failed.
     """
-    chat.pipeline.pause = 0.0
     contexts: list[Any] = []
     strangers: list[str] = []
     errors: list[str] = []
@@ -175,12 +183,12 @@ def open_page(chat: Chat, chromium: Any) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
 
         def check(request: Any) -> None:
-            if not request.url.startswith((chat.url, "data:", "blob:")):
+            if not request.url.startswith((url, "data:", "blob:")):
                 strangers.append(request.url)
 
         page.on("request", check)
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(chat.url + path)
+        page.goto(url + path)
         page.locator("#question textarea").wait_for()
         return page
 

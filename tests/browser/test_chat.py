@@ -79,7 +79,7 @@ def test_a_citation_opens_its_quote_in_its_article(open_page):
         article = page.locator("#article")
         article.locator("mark").wait_for()
         assert article.locator("h2").inner_text().startswith("Ciri")
-        assert article.locator("mark").inner_text() == quote and article.locator("section").count() > 3
+        assert article.locator("mark").inner_text() == quote and article.locator("h3").count() > 3
         assert article.locator("mark").evaluate(
             "m => { const r = m.getBoundingClientRect(); return r.top > 0 && r.bottom < innerHeight }"
         )
@@ -93,7 +93,7 @@ def test_a_wiki_page_that_means_harm_is_shown_as_text(open_page):
     turn = ask(page, "What does the Zmorgulon feed on?")
     assert turn.locator(".source a").first.get_attribute("href") == "https://evil.example/?oldid=7"
     turn.locator(".whole").first.click()
-    page.locator("#article section").first.wait_for()
+    page.locator("#article .article").first.wait_for()
     for place in (turn, page.locator("#article")):
         text = place.inner_text()
         assert "<script>window.hacked = 1</script>" in text and "${window.hacked=3} {{#if x}}" in text

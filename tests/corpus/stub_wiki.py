@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -60,6 +61,11 @@ class StubPage:
     revid: int
     html: str
     categories: list[str]
+
+    @property
+    def saved(self) -> str:
+        """When its revision was saved, as the API writes it: a minute after the one before."""
+        return f"{datetime(2026, 1, 1) + timedelta(minutes=self.revid):%Y-%m-%dT%H:%M:%SZ}"
 
 
 @dataclass
@@ -109,8 +115,10 @@ class StubWiki:
         self.troubles.append(Trouble(kind, times, when, {k.replace("_", "-"): v for k, v in headers.items()}, code))
 
     def asked(self, what: str) -> list[Request]:
-        """Requests so far whose action, property or path is ``what``."""
-        return [r for r in self.requests if what in (r.params.get("action"), r.params.get("prop"), r.path)]
+        """Requests so far whose action, path or one of whose properties is ``what``."""
+        return [
+            r for r in self.requests if what in (r.params.get("action"), r.path, *r.params.get("prop", "").split("|"))
+        ]
 
     # -- answers -----------------------------------------------------------------------------------------------
 
@@ -120,7 +128,7 @@ class StubWiki:
             return self._parse(int(params["pageid"]))
         if params.get("meta") == "siteinfo":
             return {"batchcomplete": True, "query": SITE}
-        if params.get("gapfilterredir") == "nonredirects" and params.get("prop") == "info":
+        if params.get("gapfilterredir") == "nonredirects" and params.get("prop") == "info|revisions":
             return self._listing(params)
         if params.get("gapfilterredir") == "nonredirects" and params.get("prop") == "redirects":
             return self._redirects(params)
@@ -156,6 +164,7 @@ class StubWiki:
             row: dict[str, Any] = {"pageid": pageid, "ns": 0, "title": self.pages[pageid].title}
             if second == (place >= half):
                 row["lastrevid"] = self.pages[pageid].revid
+                row["revisions"] = [{"revid": row["lastrevid"], "timestamp": self.pages[pageid].saved}]
             pages.append(row)
         answer: dict[str, Any] = {"query": {"pages": pages}} if pages else {}
         if self.split and not second:
@@ -288,7 +297,8 @@ def chunk(article: Article) -> list[Passage]:
 def contents(store: Store) -> dict[str, list[dict[str, Any]]]:
     """All that a crawl must reproduce: everything except the times of fetching, in a fixed order."""
     queries = {
-        "pages": "SELECT id, source, pageid, title, display_title, revid, url, sha, html, categories, canon FROM pages",
+        "pages": "SELECT id, source, pageid, title, display_title, revid, revised_at, url, sha, html, categories, "
+        "canon FROM pages",
         "aliases": "SELECT * FROM aliases",
         "sections": "SELECT * FROM sections",
         "facts": "SELECT * FROM facts",

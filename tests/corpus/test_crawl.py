@@ -105,6 +105,40 @@ def test_only_what_changed_is_fetched_and_what_is_gone_is_dropped(stub: StubWiki
         assert contents(fresh) == contents(store)
 
 
+def test_every_revision_has_its_date(stub: StubWiki, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dates(archive: Store = store) -> dict[str, str]:
+        return {row["title"]: row["revised_at"] for row in archive.rows("SELECT title, revised_at FROM pages")}
+
+    run(stub, store)
+    expected = {page.title: page.saved.replace("Z", "+00:00") for page in stub.pages.values()}
+    assert dates() == expected and len(set(expected.values())) == 6
+
+    # Edited between the listing and its turn: fetched with a revision whose date only the next listing tells.
+    rendered = MediaWiki.render
+
+    def edited_meanwhile(wiki: MediaWiki, pageid: int) -> Page | None:
+        stub.edit("Crow Steps", "<p>Changed again.</p>")
+        return rendered(wiki, pageid)
+
+    stub.edit("Crow Steps", "<p>Changed.</p>")
+    monkeypatch.setattr(MediaWiki, "render", edited_meanwhile)
+    assert summary(run(stub, store)) == (1, 5, 0, 0) and dates() == expected | {"Crow Steps": ""}
+    monkeypatch.undo()
+    assert summary(run(stub, store)) == (0, 6, 0, 0)
+    assert dates() == {page.title: page.saved.replace("Z", "+00:00") for page in stub.pages.values()}
+
+
+def test_an_archive_from_before_the_dates_learns_them_without_fetching(stub: StubWiki, store: Store) -> None:
+    run(stub, store)
+    before = contents(store)
+    store.db.execute("UPDATE pages SET revised_at = ''")
+    assert summary(run(stub, store)) == (0, 6, 0, 0)
+    assert stub.asked("parse") == [] and contents(store) == before
+    stub.redirects = {}  # stored again for its aliases, a page keeps its date
+    assert summary(run(stub, store)) == (0, 5, 1, 0)
+    assert contents(store)["pages"] == before["pages"]
+
+
 def test_redirects_come_and_go_without_fetching_their_pages(stub: StubWiki, store: Store) -> None:
     run(stub, store)
     stub.redirects = {"Court of Cinders": "Ember Court"}

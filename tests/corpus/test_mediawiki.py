@@ -10,7 +10,7 @@ import pytest
 
 import corpus.mediawiki as mediawiki
 from corpus.errors import CirillaError, NotAWiki, WikiBroken, WikiRefused, WikiUnreachable
-from corpus.mediawiki import MediaWiki
+from corpus.mediawiki import Listed, MediaWiki
 from tests.corpus.stub_wiki import StubWiki
 
 NOW = 1_900_000_000.0  # s since the epoch, on the tests' wall clock
@@ -294,6 +294,7 @@ def test_batches_are_merged_until_they_are_complete(stub: StubWiki, clock: Clock
         listed = list(wiki.pages())
     assert [page.title for page in listed] == ["Amber", "Birch", "Cedar", "Dill", "Elder"]
     assert {page.pageid: page.revid for page in listed} == {key: page.revid for key, page in stub.pages.items()}
+    assert [page.revised_at for page in listed[:2]] == ["2026-01-01T01:41:00+00:00", "2026-01-01T01:42:00+00:00"]
     assert len(stub.asked("info")) == (3 if batch == 2 else 1) * (2 if split else 1)
 
 
@@ -310,6 +311,19 @@ def test_a_listing_in_an_unknown_shape_is_not_an_empty_wiki(
     monkeypatch.setattr(stub, "_listing", lambda params: {"batchcomplete": "", "query": {"pages": pages}})
     with find(stub, clock) as wiki, pytest.raises(WikiBroken, match="in an unknown way"):
         list(wiki.pages())
+
+
+@pytest.mark.parametrize(
+    "revisions", [None, {}, [], ["x"], [{"revid": [1]}], [{"revid": 101}], [{"revid": 101, "timestamp": "yesterday"}],
+                  [{"revid": 100, "timestamp": "2026-01-01T00:00:00Z"}]],
+)  # fmt: skip
+def test_a_revision_without_a_date_is_listed_without(
+    stub: StubWiki, clock: Clock, monkeypatch: pytest.MonkeyPatch, revisions: object
+) -> None:
+    page = {"pageid": 7, "title": "Amber", "lastrevid": 101, "revisions": revisions}
+    monkeypatch.setattr(stub, "_listing", lambda params: {"batchcomplete": True, "query": {"pages": [page]}})
+    with find(stub, clock) as wiki:
+        assert list(wiki.pages()) == [Listed(7, "Amber", 101, "")]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 500])

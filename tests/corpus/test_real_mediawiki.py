@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ def renderings(server: MediaWikiServer) -> int:
 
 
 def test_a_wiki_is_crawled_edited_and_crawled_again(mediawiki: MediaWikiServer, tmp_path: Path) -> None:  # noqa: F811
+    began = datetime.now(UTC).replace(microsecond=0)
     for title, text in PAGES.items():
         mediawiki.edit(title, text)
     mediawiki.redirect("The Reach", "Heron Reach")
@@ -74,6 +76,8 @@ def test_a_wiki_is_crawled_edited_and_crawled_again(mediawiki: MediaWikiServer, 
         page = next(page for page in store.iter_raw_pages() if page.title == "Heron Reach")
         assert page.categories == ("Villages",) and page.aliases == ("The Reach",) and page.revid > 0
         assert page.url.startswith(mediawiki.url) and page.url.endswith(f"?oldid={page.revid}")
+        saved = datetime.fromisoformat(page.revised_at)
+        assert began <= saved <= datetime.fromisoformat(page.fetched_at), "it was saved in this test"
         article = store.article(page_key(page.source, page.pageid))
         assert article is not None and ("History", "The salt year") in [part.path for part in article.sections]
         assert any("quarrelling" in part.text for part in article.sections)

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from corpus.errors import CirillaError, Locked, StoreError
-from corpus.store import SCHEMA_VERSION, Source, Store, fold, ingest_lock, page_key
+from corpus.lock import ingest_lock, is_locked
+from corpus.schema import SCHEMA_VERSION
+from corpus.store import Source, Store, fold, page_key
 from corpus.types import Article, Fact, Page, Passage, Quote, Section
 from tests.corpus.stub_wiki import chunk, contents, search
 
@@ -35,6 +37,7 @@ def record(pageid: int = 1, title: str = "Marta Jagiełło", revid: int = 7) -> 
         display_title=title.upper(),
         categories=("Toll keepers",),
         aliases=("Marta of the Ford", "Old Marta"),
+        revised_at="2025-12-31T23:59:59+00:00",
         fetched_at="2026-01-02T03:04:05+00:00",
         rights="CC BY-SA 3.0",
         rights_url="https://creativecommons.org/licenses/by-sa/3.0/",
@@ -253,17 +256,20 @@ def test_two_processes_can_open_a_new_archive_at_once(path: Path) -> None:
 
 def test_a_second_ingest_is_turned_away_and_kill_9_frees_the_lock(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from corpus.store import ingest_lock\n"
+        "import sys, time; from corpus.lock import ingest_lock\n"
         f"with ingest_lock({str(tmp_path)!r}):\n    print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     try:
+        assert not is_locked(tmp_path / "nowhere")
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        assert is_locked(tmp_path) and is_locked(tmp_path)
         with pytest.raises(Locked, match=rf"process {holder.pid}\)") as caught, ingest_lock(tmp_path):
             pass
         assert isinstance(caught.value, CirillaError) and "\n" not in str(caught.value)
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
+        assert not is_locked(tmp_path)  # though the file is there
         with ingest_lock(tmp_path):
             pass
         with ingest_lock(tmp_path):  # and it can be taken again after a normal end
@@ -340,6 +346,33 @@ def test_another_programs_database_is_not_touched(path: Path) -> None:
         Store(path)
     tables = sqlite3.connect(path).execute("SELECT name FROM sqlite_master").fetchall()
     assert tables == [("recipes",)]
+
+
+def test_an_older_archive_is_brought_up_to_date(path: Path) -> None:
+    page, article, passages = record()
+    with Store(path) as store:
+        store.replace_page(page, article, passages)
+        before, schema = contents(store), store.rows("PRAGMA table_info(pages)")
+        for statement in (
+            "DROP INDEX pages_revised", "ALTER TABLE pages DROP COLUMN revised_at", "PRAGMA user_version = 1"
+        ):  # fmt: skip
+            store.db.execute(statement)
+    line = f"from corpus.store import Store; Store({str(path)!r}).counts()"
+    both = [subprocess.Popen([sys.executable, "-c", line], stderr=subprocess.PIPE) for _ in range(2)]
+    assert [process.communicate(timeout=60)[1] for process in both] == [b"", b""]
+    with Store(path) as store:
+        assert store.rows("PRAGMA user_version") == [{"user_version": SCHEMA_VERSION}]
+        assert store.rows("PRAGMA table_info(pages)") == schema
+        assert store.raw_page(page_key(page.source, 1)) == replace(page, revised_at="")
+        assert store.date_revisions(page.source, {(1, 6): "x", (2, 7): "x"}) == 0  # of other revisions and pages
+        assert store.date_revisions(page.source, {(1, 7): page.revised_at}) == 1
+        assert contents(store) == before
+        assert store.date_revisions(page.source, {(1, 7): "later"}) == 0 and contents(store) == before
+
+
+def test_the_newest_revision_is_found_without_reading_the_pages(store: Store) -> None:
+    plan = "EXPLAIN QUERY PLAN SELECT max(revised_at) FROM pages WHERE source = 'wiki.example'"
+    assert "COVERING INDEX pages_revised" in store.rows(plan)[0]["detail"]
 
 
 def test_a_newer_archive_asks_for_an_update(path: Path) -> None:

@@ -33,6 +33,8 @@ def test_every_pair_holds_a_passage_of_the_article_or_all_but_a_sentence_of_it()
     for pair in made:
         assert pair["query"].strip()
         assert pair["passage"] in whole or pair["kind"] == "cloze"
+        assert bool(pair["answers"]) == (pair["kind"] not in ("title", "heading"))
+        assert (pair["kind"] == "cloze") == any(a not in pair["passage"] for a in pair["answers"] if len(a) > 40)
     facts = {pair["passage"] for pair in made if pair["kind"] == "fact"}
     assert len(facts) == 1 and "home town" in facts.pop()
 
@@ -62,3 +64,20 @@ def test_questions_are_paired_with_the_passage_of_their_evidence(tmp_path):
     made = pairs.codex_question_pairs(questions, tmp_path / "codex", random.Random(0))
     assert {pair["query"] for pair in made} == {"What animal did Orsolya keep?", "Which animal was Orsolya's?"}
     assert {pair["passage"] for pair in made} == {"Orsolya › Life\nMaruk raised her. She had a mule."}
+    assert {tuple(pair["answers"]) for pair in made} == {("mule", "She had a mule."), ("She had a mule.",)}
+
+
+def test_questions_over_wiki_pages_find_their_passage_by_offsets_or_by_fact(tmp_path):
+    start = str(ROW["text"]).index("Orsolya was raised")
+    told = {"article": "Orsolya", "evidence": [{"start": start, "end": start + 41}], "answers": ["Maruk"]}
+    fact = {"article": "Orsolya", "evidence": [{"fact": "race"}], "answers": ["human"]}
+    declined = {"article": "Orsolya", "question": "Who was her wife?", "decline": True}
+    questions = tmp_path / "wiki-train.jsonl"
+    rows = [told | {"question": "Who raised Orsolya?"}, fact | {"question": "Of what race?"}, declined]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    made = pairs.wiki_question_pairs(questions, [{**ROW, "title": "Another"}, ROW])
+    by_query = {pair["query"]: pair for pair in made}
+    assert by_query.keys() == {"Who raised Orsolya?", "Of what race?"} and len(made) == 6
+    assert by_query["Who raised Orsolya?"]["passage"].startswith("Orsolya › Life\n")
+    assert "Orsolya was raised by the hermit Maruk in" in by_query["Who raised Orsolya?"]["answers"]
+    assert by_query["Of what race?"]["passage"].startswith("Orsolya › Facts\n")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from encoder import Encoder, EncoderError, files
-from encoder.model import PRESETS, EncoderConfig, EncoderModel, MaskedLM, mask_tokens, mean_pool
+from encoder.model import PRESETS, Classifier, EncoderConfig, EncoderModel, MaskedLM, mask_tokens, mean_pool
 
 TOKENIZER = Path("weights/tokenizer.json")
 LOCAL = EncoderConfig(d_model=64, n_layers=3, n_heads=2, d_ff=96, max_length=128, global_every=2, window=16)
@@ -33,6 +33,19 @@ def test_equals_an_independent_modernbert(model, tmp_path):
     with torch.no_grad():
         ours, theirs = model(ids, keep), other(ids, keep.long()).last_hidden_state
     assert torch.allclose(ours[keep], theirs[keep], atol=1e-5)
+
+
+def test_the_classifier_equals_an_independent_one(model, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    ours = Classifier(model, n_classes=3).eval()
+    config = transformers.AutoConfig.from_pretrained(saved(model, tmp_path), num_labels=3, classifier_pooling="mean")
+    other = transformers.ModernBertForSequenceClassification(config).eval()
+    other.load_state_dict(ours.state_dict())
+    ids = torch.randint(16, 16_384, (3, 100))
+    keep = torch.ones_like(ids, dtype=torch.bool)
+    keep[0, 40:] = False
+    with torch.no_grad():
+        assert torch.allclose(ours(ids, keep), other(ids, keep.long()).logits, atol=1e-5)
 
 
 def test_padding_changes_nothing(model):
@@ -84,6 +97,35 @@ def test_masked_lm_learns_a_tiny_text():
         optimizer.zero_grad()
         losses.append(loss.item())
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+
+
+def test_the_classifier_learns_which_of_two_words_comes_first():
+    torch.manual_seed(0)
+    config = EncoderConfig(vocab_size=64, d_model=32, n_layers=2, n_heads=2, d_ff=64, max_length=32)
+    generator = torch.Generator().manual_seed(0)
+
+    def examples(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        ids = torch.randint(20, 64, (n, 12), generator=generator)
+        places = torch.rand(n, 8, generator=generator).argsort(1)[:, :2]  # the same words in either order
+        ids.scatter_(1, places, torch.tensor([16, 17]).expand(n, 2))
+        keep = torch.arange(12) < torch.randint(8, 13, (n, 1), generator=generator)
+        return ids * keep, keep, (places[:, 0] < places[:, 1]).long()
+
+    model = Classifier(EncoderModel(config), n_classes=2)
+    ids, keep, classes = examples(400)
+    unseen = examples(200)
+
+    def accuracy() -> float:
+        with torch.no_grad():
+            return (model(*unseen[:2]).argmax(1) == unseen[2]).float().mean().item()
+
+    assert accuracy() < 0.65
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(150):
+        torch.nn.functional.cross_entropy(model(ids, keep), classes).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert accuracy() > 0.9
 
 
 TEXTS = ["Geralt of Rivia", "", "Scoia'tael <|mask|> <|end|> in Flotsam. " * 30, "Éibhear Hattori", "a"]

@@ -77,3 +77,27 @@ def test_contrastive_training_brings_pairs_together(tmp_path, monkeypatch):
 
     assert accuracy(tmp_path / "start") < 0.3
     assert accuracy(tmp_path / "out" / "model") > 0.9
+
+
+def test_contrastive_training_resumes_exactly(tmp_path, monkeypatch):
+    contrastive = pytest.importorskip("encoder.contrastive")
+    torch.manual_seed(0)
+    files.save(EncoderModel(PRESETS["encoder-tiny"]), TOKENIZER, tmp_path / "start", torch.float32)
+    with (tmp_path / "pairs.jsonl").open("w") as f:
+        f.writelines(json.dumps({"query": f"{n} horse", "passage": f"{n * n} river"}) + "\n" for n in range(64))
+    common = ["--pairs", tmp_path / "pairs.jsonl", "--start", tmp_path / "start"]
+    common += ["--steps", 6, "--batch", 8, "--lr", 3e-3]
+    run(contrastive, monkeypatch, *common, "--out", tmp_path / "whole")
+
+    def stop_at_three(self, args, state, control, **kwargs):
+        control.should_training_stop = control.should_save = state.global_step == 3
+
+    with monkeypatch.context() as patch:
+        patch.setattr(contrastive.StopAfter, "on_step_end", stop_at_three)
+        run(contrastive, monkeypatch, *common, "--out", tmp_path / "cut")
+    start, cut = (files.load(tmp_path / name)[0].state_dict() for name in ("start", "cut/model"))
+    assert not any(torch.equal(start[name], cut[name]) for name in cut if "mlp" in name and name.endswith("Wi.weight"))
+    run(contrastive, monkeypatch, *common, "--out", tmp_path / "cut")
+    whole, cut = (files.load(tmp_path / name / "model")[0].state_dict() for name in ("whole", "cut"))
+    for name in whole:
+        assert torch.allclose(whole[name], cut[name], atol=1e-5), name

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlparse
 import pytest
 import torch
 
-from lm import files, hub
+from lm import Reader, files, hub, quantize
 from lm.model import PRESETS
 from lm.tokenizer import Tokenizer
 from tests.lm.test_model import make
@@ -201,6 +201,19 @@ def test_a_push_replaces_and_a_pull_finds_what_was(server, folder, tmp_path):
     assert ".gitattributes" in repo.commits[-1][1] and not repo.private
     old, new = hub.pull("somebody/cirilla", revision=first[0]), hub.pull("somebody/cirilla")
     assert (old / files.INDEX).exists() and not (new / files.INDEX).exists()
+
+
+def test_int8_weights_travel_and_replace_floats(server, folder):
+    hub.push(folder, "somebody/cirilla")
+    model, tokenizer = files.load(folder)
+    files.save(model, tokenizer, folder, dtype=torch.int8)
+    hub.push(folder, "somebody/cirilla")
+    there = {p for p in server.repos["somebody/cirilla"].commits[-1][1] if "safetensors" in p}
+    assert there == {quantize.WEIGHTS}
+    back = Reader.load(hub.pull("somebody/cirilla")).model
+    ids = torch.arange(16, 48)[None]
+    with torch.inference_mode():
+        assert torch.equal(back(ids), quantize.to_int8(model)(ids))
 
 
 def test_pickles_are_left_where_they_are(server, folder):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import preferences
-from lm import chat, files, prefer
+from lm import chat, files, prefer, sample
 from lm.model import PRESETS, Cirilla
 from tests.lm.test_training import ROW, TOKENIZER, log, run
 
@@ -139,9 +139,17 @@ def test_a_pair_is_the_best_and_the_worst_that_are_far_apart():
 def test_pairs_are_sampled_from_a_model_and_learnt_from(model, tmp_path, monkeypatch):
     files.save(model, TOKENIZER, tmp_path / "start", torch.float32)
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(SCORED) + "\n" for _ in range(3)))
-    monkeypatch.setattr(preferences, "NEW_TOKENS", 6)
+    monkeypatch.setattr(sample, "NEW_TOKENS", 6)
     common = ["--model", tmp_path / "start", "--data", tmp_path / "rows.jsonl", "--samples", 2, "--together", 2]
-    run(preferences, monkeypatch, *common, "--out", tmp_path / "pairs.jsonl")
+    assert run(sample, monkeypatch, *common, "--out", tmp_path / "samples.jsonl") == 0
+    # Killed while it wrote its second line, it goes on to the same file.
+    whole = (tmp_path / "samples.jsonl").read_bytes()
+    (tmp_path / "cut.jsonl").write_bytes(whole[: whole.find(b"\n") + 20])
+    assert run(sample, monkeypatch, *common, "--out", tmp_path / "cut.jsonl", "--minutes", 0) == 0
+    assert (tmp_path / "cut.jsonl").read_bytes().count(b"\n") == 2
+    assert run(sample, monkeypatch, *common, "--out", tmp_path / "cut.jsonl") == 0
+    assert (tmp_path / "cut.jsonl").read_bytes() == whole
+    run(preferences, monkeypatch, "--samples", tmp_path / "samples.jsonl", "--out", tmp_path / "pairs.jsonl")
     found = [json.loads(line) for line in (tmp_path / "pairs.jsonl").open()]
     assert len(found) == 3 and {p["chosen"] for p in found} == {"Ilvane [2]."}  # an untrained model is never right
     learnt = ["--pairs", tmp_path / "pairs.jsonl", "--start", tmp_path / "start", "--out", tmp_path / "out"]
