@@ -9,6 +9,7 @@ import pytest
 
 from app import evaluate
 from app.answer import Answer, Citation, Sentence
+from app.carry import Turn
 from app.errors import BadQuestionFile
 
 
@@ -73,7 +74,7 @@ def test_figures_on_a_hand_made_file(tmp_path):
     assert figures["latency_p50_ms"] == 300 and figures["latency_p95_ms"] == 700
     assert figures["p50_search_ms"] == 100
     assert figures["by_decoder"] == 0.25
-    assert asks.histories[-1] == [("f", "elves [1]")]
+    assert asks.histories[-1] == [Turn("f", "elves [1]", ("Title",))]
     assert outcomes[0].extra == {"type": "person"}
     report = json.loads(json.dumps(evaluate.to_json(outcomes)))
     assert [row["id"] for row in report["questions"]] == ["right", "wrong", "shy", "declined", "bluff", "7"]
