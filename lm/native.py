@@ -1,8 +1,12 @@
 """Decoding in C: ``lm/native.c``, compiled for this computer the first time that it is wanted.
 
-A single token is 76 million multiplications, which two cores do in two or three milliseconds; telling them so in a
-thousand calls of PyTorch takes longer.  Here all layers are one call.  Prompts, which are many tokens, are as fast in
-PyTorch and stay there.
+A token is 76 million multiplications, and in PyTorch about a thousand small calls around them.  Here all layers are one
+call, and the weights are one stream on large pages.  Prompts, which are many tokens, stay in PyTorch.  One token of the
+release size after 800 others, one thread on a busy Zen 4 core, medians of turns taken one after the other::
+
+    llama.cpp, SmolLM2-135M Q4_1      17.3 ms
+    lm/quantize.py                    16.0 ms
+    this                               6.2 ms
 
 Nothing depends on this, and it is off until ``CIRILLA_NATIVE=1`` asks for it, since it runs a compiler and keeps what
 that makes in the user's cache folder.  Without it, without a C compiler, or for a model with experts or sliding
