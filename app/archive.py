@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from app import live
 from app.catalogue import OTHER, PER_PAGE, Catalogues, Filter, Listed, article_html, index_html
-from app.fetching import AGAIN, CODEX, WIKI, Ingests, Refused, is_off, needs_secret
+from app.fetching import AGAIN, CODEX, WIKI, Ingests, is_off, needs_secret
 from app.progress import DONE, STOPPED, State
 from app.render import CANONS, escape
 from app.settings import Settings
@@ -100,26 +101,22 @@ class Archive:
             return _said(str(error))
 
     def start(self, what: str, wiki: str, limit: float | None, secret: str = "") -> tuple[Any, ...]:
-        """Begin an ingest: (progress, timer, "stop", the secret's box emptied)."""
-        try:
-            self.ingests.allow(secret or "")
-            self.ingests.start(what, wiki or "", int(limit) if limit else None)
-        except (Refused, CirillaError) as error:
-            progress, _, stop = self.watch()
-            return f'<div class="archive"><p class="wrong" role="alert">{escape(str(error))}</p></div>{progress}', \
-                gr.update(active=self.ingests.running()), stop, ""  # fmt: skip
-        return *self.watch(), ""
+        """Begin an ingest: (why not, progress, timer, "stop", the secret's box emptied)."""
+        pages = int(limit) if limit else None
+        return self._try(secret, lambda: self.ingests.start(what, wiki or "", pages)), *self.watch(), ""
 
     def stop(self, secret: str = "") -> tuple[Any, ...]:
-        """Ask a running ingest to end: (progress, timer, "stop")."""
+        """Ask a running ingest to end: (why not, progress, timer, "stop")."""
+        return self._try(secret, self.ingests.stop), *self.watch()
+
+    def _try(self, secret: str, do: Callable[[], None]) -> str:
+        """Do what needs the secret; why it was refused, "" if it was not."""
         try:
             self.ingests.allow(secret or "")
-            self.ingests.stop()
-        except Refused as error:
-            progress, timer, stop = self.watch()
-            return f'<div class="archive"><p class="wrong" role="alert">{escape(str(error))}</p></div>{progress}', \
-                timer, stop  # fmt: skip
-        return self.watch()
+            do()
+        except CirillaError as error:
+            return f'<div class="archive"><p class="wrong" role="alert">{escape(str(error))}</p></div>'
+        return ""
 
     def watch(self) -> tuple[Any, ...]:
         """How far an ingest has come: (progress, timer, "stop")."""
@@ -240,6 +237,7 @@ def _ingest(archive: Archive, settings: Settings, free: dict[str, Any]) -> Any:
             "One that runs can be watched.</p>",
             apply_default_css=False,
         )
+    refused = gr.HTML(apply_default_css=False)  # of its own, for the timer writes the progress anew
     progress = gr.HTML(apply_default_css=False, elem_id="ingest-progress")
     timer = gr.Timer(WATCHED_EVERY, active=False)
     what = gr.Radio(STEPS, value=WIKI, label="What to do", visible=not off)
@@ -253,6 +251,6 @@ def _ingest(archive: Archive, settings: Settings, free: dict[str, Any]) -> Any:
     shown = [progress, timer, stop]
     gr.on(None, archive.watch, None, shown, **free)
     if not off:
-        start.click(archive.start, [what, wiki, limit, secret], [*shown, secret], **free)
-        stop.click(archive.stop, secret, shown, **free)
+        start.click(archive.start, [what, wiki, limit, secret], [refused, *shown, secret], **free)
+        stop.click(archive.stop, secret, [refused, *shown], **free)
     return timer.tick(archive.watch, None, shown, **free)

@@ -14,11 +14,9 @@ Every step leaves its figures in ``--work``; ``--resume`` goes on with those aft
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from datetime import date
 from functools import partial
@@ -27,7 +25,8 @@ from typing import Any
 
 from app import settings
 from benchmarks import results_page, steps
-from benchmarks.steps import ROOT, Bench, say, skipped
+from benchmarks.kept import Kept, say
+from benchmarks.steps import ROOT, Bench
 
 TUNE = 100  # dev questions on which MiniLM's weight in the fusion is chosen, as ours was on all of them
 CHOOSE = 10  # train questions on which SmolLM2's prompt is chosen
@@ -69,57 +68,10 @@ def processor() -> str:
     return (named[0] if named else "") or platform.processor() or platform.machine()
 
 
-SAME = ("file", "limit", "peer_limit", "revision")
-"""What must not have changed for a run to be gone on with."""
-
-
-class Kept:
-    """Figures of the steps by name, each kept in a file of its own as soon as it is there."""
-
-    def __init__(self, folder: Path, resume: bool) -> None:
-        self.folder, self.resume = folder, resume
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def begin(self, about: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-        """Keep what is measured here, or take it from the run that is gone on with, which must be the same one.
-
-        ``names``: of the steps; their files are removed when a run begins anew.
-        """
-        path = self.folder / "about.json"
-        if self.resume and path.exists():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            other = [name for name in SAME if before.get(name) != about[name]]
-            if other:
-                raise SystemExit(f"--resume: the run in {self.folder} had another {', '.join(other)}; leave it out.")
-            return before
-        for name in names:
-            (self.folder / f"{name}.json").unlink(missing_ok=True)
-        path.write_text(json.dumps(about), encoding="utf-8")
-        return about
-
-    def do(self, name: str, make: Callable[[], dict[str, Any]], peer: str = "") -> dict[str, Any]:
-        """The step's figures; for a ``peer`` that is not installed, only ``skipped`` with the reason."""
-        path = self.folder / f"{name}.json"
-        if self.resume and path.exists():
-            return json.loads(path.read_text(encoding="utf-8"))
-        say(f"== {name}")
-        began = time.perf_counter()
-        try:
-            made = make()
-        except ImportError as error:
-            if not peer:
-                raise
-            made = {"skipped": skipped(peer, error)}
-        made["seconds"] = round(time.perf_counter() - began, 1)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(made), encoding="utf-8")
-        part.replace(path)
-        return made
-
-
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """All figures, by step."""
-    bench = Bench(args)
+    kept = Kept(args.work, args.resume)
+    bench = Bench(args, kept)
     plan: list[tuple[str, Callable[[], dict[str, Any]], str]] = [
         ("ours", partial(steps.ours, bench), ""),
         ("floor", partial(steps.floor, bench), ""),
@@ -135,10 +87,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         plan.append(("crowd", partial(steps.crowd, bench), ""))
     if args.wiki:
         plan.append(("wiki", partial(steps.wiki, bench), ""))
-    kept = Kept(args.work, args.resume)
     asked = [turn for item in bench.items for turn in item.turns if turn.answers or turn.decline]
     out: dict[str, Any] = {
-        "about": kept.begin(about(args), [name for name, _, _ in plan])
+        "about": kept.begin(about(args), [*(name for name, _, _ in plan), *steps.CHOICES])
         | {"rows": len(bench.items), "turns": len(asked), "declines": sum(turn.decline for turn in asked)}
         | {"peer_rows": len(bench.peer_items)}
     }

@@ -9,7 +9,6 @@ import argparse
 import copy
 import json
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +24,8 @@ from app.ingest import ingest
 from app.pipeline import Pipeline
 from app.report import kind, telling
 from benchmarks import lm, load, retrieval, spine
-from benchmarks.peers import NAMES, Peer
+from benchmarks.kept import Kept, say, skipped
+from benchmarks.peers import NAMES, PROMPTS, Peer
 from benchmarks.scores import Row
 from benchmarks.systems import Assembled, BestSentence, Given, Timed, alone
 from corpus.pairs import read_zst, wiki_article
@@ -37,14 +37,15 @@ from retrieval.search import Searcher
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 0
+CHOICES = ("weight", "prompt")  # what is chosen for the peers on the way; kept like a step
 ANY = 1e-9  # a threshold that everything passes for which there is any evidence at all
 
 
 class Bench:
     """What the steps share; each thing is made when a step first needs it."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args = args
+    def __init__(self, args: argparse.Namespace, kept: Kept) -> None:
+        self.args, self.kept = args, kept
         self.settings = settings.load(data=args.data or args.work / "data")
         self.file = args.questions or ROOT / "corpus" / "questions" / f"{args.split}.jsonl"
         self.items = drawn(evaluate.read(self.file), args.limit)
@@ -77,9 +78,17 @@ class Bench:
     @cached_property
     def minilm(self) -> retrieval.PeerRankers:
         """Raises ImportError where the ``[bench]`` extra is not installed."""
-        rankers = retrieval.PeerRankers(retrieval.minilm(), self.searcher)
-        every = relevance.read_questions(ROOT / "corpus/questions/dev.jsonl")
-        rankers.tune(random.Random(SEED).sample(every, min(self.args.tune, len(every))))
+        path = self.args.work / "minilm.npz"
+        known = dict(np.load(path)) if self.args.resume and path.exists() else None  # they take minutes
+        rankers = retrieval.PeerRankers(retrieval.minilm(), self.searcher, known=known)
+        np.savez(path, ids=rankers.ids, vectors=rankers.vectors, speed=np.array(rankers.speed))
+
+        def choose() -> dict[str, Any]:
+            every = relevance.read_questions(ROOT / "corpus/questions/dev.jsonl")
+            rankers.tune(random.Random(SEED).sample(every, min(self.args.tune, len(every))))
+            return {"weight": rankers.weight}
+
+        rankers.weight = self.kept.do("weight", choose)["weight"]
         return rankers
 
     @cached_property
@@ -88,7 +97,13 @@ class Bench:
         import torch
 
         peer = Peer("smollm2", torch.get_num_threads())
-        lm.choose_prompt(peer, lm.codex_questions(ROOT / "corpus/questions/train.jsonl", self.args.choose, seed=1))
+
+        def choose() -> dict[str, Any]:
+            practice = lm.codex_questions(ROOT / "corpus/questions/train.jsonl", self.args.choose, seed=1)
+            return {"accuracy": lm.choose_prompt(peer, practice), "prompt": peer.prompt.__name__}
+
+        chosen = self.kept.do("prompt", choose)["prompt"]
+        peer.prompt = next(prompt for prompt in PROMPTS["smollm2"] if prompt.__name__ == chosen)
         return peer
 
     @cached_property
@@ -270,10 +285,6 @@ def crowd(bench: Bench) -> dict[str, Any]:
         return {"started_s": round(seconds, 1)} | load.measure(url, load.scripts(20, 3), pid)
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def progress(name: str, items: Sequence[evaluate.Item]) -> Callable[[int], None]:
     """Tells how far one has come, every fifty questions."""
     total = sum(len(item.turns) for item in items)
@@ -283,8 +294,3 @@ def progress(name: str, items: Sequence[evaluate.Item]) -> Callable[[int], None]
             say(f"{name}: {done} of {total}")
 
     return tell
-
-
-def skipped(what: str, error: Exception) -> str:
-    say(f"\n!!! {what} is LEFT OUT, its package is missing here: {error}\n!!! pip install -e '.[bench]'\n")
-    return f"{what}: {error}"

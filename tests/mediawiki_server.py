@@ -29,6 +29,9 @@ $wgRightsUrl = 'https://creativecommons.org/licenses/by-sa/3.0/';
 $wgCacheDirectory = __DIR__ . '/cache';
 $wgMainCacheType = CACHE_NONE;
 $wgJobRunRate = 0;
+if ( ( $_GET['action'] ?? '' ) === 'parse' ) {
+    usleep( (int)@file_get_contents( __DIR__ . '/pause' ) );
+}
 """
 
 
@@ -114,6 +117,10 @@ class MediaWikiServer:
             listing.write(title + "\n")
             listing.flush()
             self._run("deleteBatch.php", "-u", "Keeper", listing.name)
+
+    def pause(self, seconds: float) -> None:
+        """Let each rendering take so much longer, for tests that must see a crawl on its way."""
+        (self.root / "pause").write_text(f"{seconds * 1e6:.0f}")
 
     def served(self) -> list[str]:
         """Request lines that the server has logged so far."""

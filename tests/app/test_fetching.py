@@ -191,11 +191,12 @@ def test_stopping_needs_the_secret_too(ingests, make, monkeypatch):
     folder = Path(ingests.settings.data)
     with ingest_lock(folder), progress.noting(folder) as note:
         note.step("Fetching pages", 10)
-        said, timer, button = archive.stop("sheep")
-        assert "not the secret" in said and not archive.ingests.stopping() and button["interactive"]
+        why, said, timer, button = archive.stop("sheep")
+        assert "not the secret" in why and not archive.ingests.stopping() and button["interactive"]
+        assert "Wait a moment" in archive.start(WIKI, "https://a.example", 0, "wolves")[0]
         monkeypatch.setattr(archive.ingests, "_next_try", 0.0)
-        said, timer, button = archive.stop("wolves")
-        assert "Stopping" in said and timer["active"] and not button["interactive"]
+        why, said, timer, button = archive.stop("wolves")
+        assert why == "" and "Stopping" in said and timer["active"] and not button["interactive"]
         with pytest.raises(progress.Stopped):
             note.page("A page")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from app import evaluate
-from benchmarks import lm, load, results, results_page, retrieval, spine, steps, systems
+from benchmarks import kept, lm, load, results, results_page, retrieval, spine, steps, systems
 from benchmarks.peers import RULES, SILENT, chat_rules_first
 from retrieval import evaluate as relevance
 from tests.app.conftest import CountingEncoder
@@ -208,7 +208,7 @@ def test_missing_peers_are_left_out_loudly(bench, monkeypatch, capsys):
 
 
 def test_a_run_that_was_cut_off_goes_on(bench, monkeypatch, tmp_path):
-    def cut(bench):
+    def cut(*arguments):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -216,19 +216,27 @@ def test_a_run_that_was_cut_off_goes_on(bench, monkeypatch, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             bench()
     before = json.loads((tmp_path / "work" / "ours.json").read_text())
-    asked: list[str] = []
     with monkeypatch.context() as patch:
+        patch.setattr(steps, "peer", cut)
+        with pytest.raises(KeyboardInterrupt):
+            bench("--resume")
+    with monkeypatch.context() as patch:
+        encode = CountingEncoder().encode_queries
+
+        def forgotten(texts):
+            return pytest.fail("were encoded before") if len(texts) > 1 else encode(texts)
+
+        patch.setattr(retrieval, "minilm", lambda: (encode, forgotten))
         patch.setattr(steps, "ours", lambda bench: pytest.fail("was done before"))
         patch.setattr(steps, "floor", lambda bench: pytest.fail("was done before"))
         text = bench("--resume")
-    assert "+75.0 points" in text and not asked
-    assert json.loads((tmp_path / "work" / "ours.json").read_text()) == before
+    assert "+75.0 points" in text
     with pytest.raises(SystemExit, match="another limit"):
-        monkeypatch.setattr(results, "SAME", ("limit",))
+        monkeypatch.setattr(kept, "SAME", ("limit",))
         monkeypatch.setattr(results, "about", lambda args: {"limit": 7})
         bench("--resume")
-    again = json.loads((tmp_path / "work" / "ours.json").read_text())
-    assert again == before, "what is there is left alone when it cannot be gone on with"
+    after = json.loads((tmp_path / "work" / "ours.json").read_text())
+    assert after == before, "what is there is left alone when it cannot be gone on with"
 
 
 def test_a_sample_is_the_same_every_time_and_peers_get_its_beginning(file):

@@ -39,9 +39,11 @@ PAGES = {
 
 
 @pytest.fixture(scope="module")
-def wiki(mediawiki: MediaWikiServer) -> MediaWikiServer:  # noqa: F811
+def wiki(mediawiki: MediaWikiServer) -> Iterator[MediaWikiServer]:  # noqa: F811
     mediawiki.edit_many(PAGES | {f"Lamp {n}": f"Lamp {n} hangs over quay {n} of Brennmoor." for n in range(LAMPS)})
-    return mediawiki
+    mediawiki.pause(0.25)  # seconds; the page looks every two
+    yield mediawiki
+    mediawiki.pause(0)
 
 
 @pytest.fixture
