@@ -163,6 +163,9 @@ class EncoderModel(nn.Module):
             ``(B, T, D)``; what stands at padded places is meaningless.
         """
         x = self.embeddings(ids, marks)
+        if torch.is_autocast_enabled(ids.device.type):
+            # The residual stream takes the matrices' type: left in float32 it costs a cast at every linear layer.
+            x = x.to(torch.get_autocast_dtype(ids.device.type))
         cos, sin = (t[: ids.shape[1]].to(x.dtype) for t in (self.cos, self.sin))
         masks = {
             kind: self.attention_mask(keep, kind)

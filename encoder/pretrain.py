@@ -3,6 +3,8 @@
     python -m encoder.pretrain --tokens runs/tokens --out runs/encoder-mlm --preset encoder-mini --minutes 20
 
 Reads the token shards that ``python -m lm.data`` writes (flat uint16, see ``mix.json`` there for their weights).
+With ``--pairs``, a share of the windows is questions, each followed by its passage as the second stage reads them: a
+hidden word of one side is found by looking at the other (as in the translation pairs of Conneau & Lample 2019).
 Stops after ``--minutes`` of wall-clock or ``--steps``, whichever comes first, and goes on from its checkpoint when
 started again with the same ``--out``: the learning rate is warm-up, plateau, then a linear decay over the last part
 of ``--steps`` (WSD, Hu et al. 2024), so the plateau can be prolonged at will.
@@ -14,9 +16,11 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import tokenizers
 import torch
 from torch import Tensor, nn
 
@@ -29,13 +33,21 @@ MASK_ID, N_SPECIAL = 3, 16  # places in the shared vocabulary (lm/tokenizer.py)
 class Windows:
     """Random windows of tokens from weighted shards; a window may hold several documents, split by ``<|bos|>``."""
 
-    def __init__(self, folder: Path, length: int, seed: int, kind: str = "bin") -> None:
+    def __init__(
+        self, folder: Path, length: int, seed: int, kind: str = "bin", pairs: np.ndarray | None = None, share: float = 0
+    ) -> None:
+        """``pairs``: one more flat shard, from which ``share`` of all windows are taken."""
         mix = json.loads((folder / "mix.json").read_text())
         paths = {name: folder / f"{name}.{kind}" for name in mix}
         # A source too short for a single window (an empty codex, a tiny held-out part) is left out.
-        self.shards = {n: np.memmap(p, np.uint16, "r") for n, p in paths.items() if p.stat().st_size > 2 * length + 2}
-        share = np.array([mix[name] for name in self.shards])
-        self.share = share / share.sum()
+        self.shards: dict[str, np.ndarray] = {
+            n: np.memmap(p, np.uint16, "r") for n, p in paths.items() if p.stat().st_size > 2 * length + 2
+        }
+        weights = np.array([mix[name] for name in self.shards])
+        self.share = weights / weights.sum()
+        if pairs is not None and share:
+            self.shards["pairs"] = pairs
+            self.share = np.append(self.share * (1 - share), share)
         self.length, self.random = length, np.random.default_rng(seed)
 
     def batch(self, rows: int) -> Tensor:
@@ -46,6 +58,20 @@ class Windows:
             start = self.random.integers(len(shards[which]) - self.length)
             out[row] = shards[which][start : start + self.length]
         return torch.from_numpy(out)
+
+
+def pair_tokens(paths: Sequence[Path], tokenizer: tokenizers.Tokenizer, at_once: int = 4096) -> np.ndarray:
+    """Pairs of question and passage (``corpus.pairs``), shuffled, as one flat uint16 array."""
+    lines = [line for path in paths for line in path.open(encoding="utf-8")]
+    order = np.random.default_rng(0).permutation(len(lines))
+    bos = tokenizer.token_to_id(files.BOS)
+    out = []
+    for at in range(0, len(order), at_once):
+        rows = [json.loads(lines[i]) for i in order[at : at + at_once]]
+        asked = tokenizer.encode_batch_fast([row["query"] for row in rows])
+        read = tokenizer.encode_batch_fast([row["passage"] for row in rows])
+        out += [np.array([bos, *a.ids, bos, *b.ids], np.uint16) for a, b in zip(asked, read, strict=True)]
+    return np.concatenate(out)
 
 
 def optimizers(model: nn.Module, lr: float, weight_decay: float = 0.05) -> list[torch.optim.Optimizer]:
@@ -90,6 +116,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=Path, default=Path("runs/tokens"), help="folder of token shards")
     parser.add_argument("--tokenizer", type=Path, default=Path("weights/tokenizer.json"))
+    parser.add_argument("--pairs", type=Path, nargs="+", default=[], help="JSON lines with query and passage")
+    parser.add_argument("--pair-share", type=float, default=0.35, help="of the windows, if there are --pairs")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint, log and final weights go here")
     parser.add_argument("--preset", choices=PRESETS, default="encoder-mini")
     parser.add_argument("--steps", type=int, default=1000, help="length of the whole schedule")
@@ -107,10 +135,13 @@ def main() -> None:
     began = time.monotonic()
     torch.manual_seed(args.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    # On a CPU the fused attention's backward pass is slower than plain matrix products, for windows as short as these.
+    torch.backends.cuda.enable_flash_sdp(device == "cuda")
     config = PRESETS[args.preset]
     model = MaskedLM(config).to(device)
     groups = optimizers(model, args.lr)
-    windows = Windows(args.tokens, args.length, args.seed)
+    pairs = pair_tokens(args.pairs, tokenizers.Tokenizer.from_file(str(args.tokenizer))) if args.pairs else None
+    windows = Windows(args.tokens, args.length, args.seed, pairs=pairs, share=args.pair_share)
     generator = torch.Generator().manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     checkpoint, log = args.out / "checkpoint.pt", args.out / "log.jsonl"

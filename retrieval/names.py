@@ -38,12 +38,12 @@ class Mention:
 class Names:
     """Titles and aliases by their letters alone, so that "kaer morhen", "Kaermorhen" and "scoia tael" are found.
 
-    ``entries``: (text of the name, id of its article).  ``known(word.text)`` tells whether any passage holds a word;
+    ``entries``: (text of the name, id of its article).  ``passages(word.text)`` counts the passages that hold a word;
     only words that none holds are taken for misspelt.
     """
 
-    def __init__(self, entries: Iterable[tuple[str, int]], known: Callable[[str], bool]) -> None:
-        self._known = known
+    def __init__(self, entries: Iterable[tuple[str, int]], passages: Callable[[str], int]) -> None:
+        self._passages = passages
         self._names: dict[str, tuple[tuple[str, ...], set[int]]] = {}
         self._shown: dict[str, str] = {}
         vocabulary: Counter[str] = Counter()
@@ -62,7 +62,7 @@ class Names:
                 if len(words) == 2:  # written as one word and misspelt besides: "kaermorhn"
                     vocabulary[letters] += 1
                     self._shown.setdefault(letters, variant)
-        self.speller = Speller({word: count for word, count in vocabulary.items() if count})
+        self.speller = Speller({word: count for word, count in vocabulary.items() if count}, passages)
 
     @classmethod
     def of(cls, store: Store) -> Names:
@@ -74,11 +74,11 @@ class Names:
         )
 
         @lru_cache(maxsize=4096)
-        def known(word: str) -> bool:
-            sql = "SELECT 1 FROM passages_fts WHERE passages_fts MATCH ? LIMIT 1"
-            return bool(store.rows(sql, [f'"{word}"']))
+        def passages(word: str) -> int:
+            sql = "SELECT count(*) AS n FROM passages_fts WHERE passages_fts MATCH ?"
+            return store.rows(sql, [f'"{word}"'])[0]["n"]
 
-        return cls(((row["name"], row["id"]) for row in rows), known)
+        return cls(((row["name"], row["id"]) for row in rows), passages)
 
     def mentions(self, words: list[Word]) -> list[Mention]:
         """Whole names in a question, longest first claim, none overlapping, in order of appearance."""
@@ -108,7 +108,7 @@ class Names:
                 continue
             old = question[word.start : word.end]
             right = self.speller.correct(word.key)
-            if right and not self._known(word.text):
+            if right and not self._passages(word.text):
                 new = self._shown[right]
             elif self._owner(words, at):
                 new = f"{old[:-1]}'s"

@@ -15,13 +15,15 @@ MAX_WORD = 64
 
 APOSTROPHES = "'’‘ʼʻ`´′＇"
 _WORD = re.compile(rf"[^\W_]+(?:[{APOSTROPHES}][^\W_]+)*")
-_POSSESSIVE = re.compile(rf"[{APOSTROPHES}][sS]$")
+_ENDING = re.compile(rf"(?:n[{APOSTROPHES}]t|[{APOSTROPHES}](?:s|d|ll|m|re|ve))$", re.IGNORECASE)
 
 _STOP_WORDS = """
-    a about am an and any are as at be been being but by can could describe did do does explain few for from give
-    had has have he her hers him his how i if in into is it its just know let me mean meant more most my of on or our
-    please say she should so some tell than that the their them then there these they this those to too under us was
-    we were what whats when where which while who whom whos whose why will with would you your"""
+    a about am an and any are arent as at be been being but by ca can cant could couldnt describe did didnt do does
+    doesnt dont explain few for from give had hadnt has hasnt have havent he her hers him his how hows i if im in into
+    is isnt it its ive just know let me mean meant more most my of on or our please say she should shouldnt so some
+    tell than that thats the their them then there theres these they theyre theyve this those to too under us was
+    wasnt we were werent weve what whats when where wheres which while who whod whom whos whose why will with wo wont
+    would wouldnt you your youre youve"""
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 """Words that a question is asked with rather than about."""
 
@@ -61,10 +63,10 @@ def plain(text: str) -> str:
 
 
 def split(text: str) -> list[Word]:
-    """Words of a ``clean`` text in order.  A possessive ``'s`` is no part of a word; an inner apostrophe is."""
+    """Words of a ``clean`` text in order.  What is only hung on (``'s``, ``'d``, ``n't``) is no part of a word."""
     words = []
     for match in _WORD.finditer(text):
-        bare = _POSSESSIVE.sub("", match[0])
+        bare = _ENDING.sub("", match[0])
         folded = fold(bare)
         if folded and len(folded) <= MAX_WORD:
             words.append(Word(folded, key(bare), match.start(), match.start() + len(bare)))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 
 from encoder import Encoder, files, pretrain
@@ -101,3 +102,19 @@ def test_contrastive_training_resumes_exactly(tmp_path, monkeypatch):
     whole, cut = (files.load(tmp_path / name / "model")[0].state_dict() for name in ("whole", "cut"))
     for name in whole:
         assert torch.allclose(whole[name], cut[name], atol=1e-5), name
+
+
+def test_pairs_are_read_as_the_second_stage_reads_them(tokens, tmp_path):
+    tokenizer = tokenizers.Tokenizer.from_file(str(TOKENIZER))
+    rows = [{"query": f"who is {n}?", "passage": f"{n}\n{n} is a smith."} for n in ("Ada", "Bo", "Cy")]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flat = pretrain.pair_tokens([path], tokenizer, at_once=2)
+    texts = [tokenizer.decode(part.tolist()) for part in np.split(flat, np.flatnonzero(flat == 1))[1:]]
+    assert sorted(zip(texts[::2], texts[1::2], strict=True)) == [(r["query"], r["passage"]) for r in rows]
+
+    flat = np.resize(flat, 500)
+    windows = pretrain.Windows(tokens, 16, 0, pairs=flat, share=0.25)
+    inside = np.lib.stride_tricks.sliding_window_view(flat, 16)
+    hits = sum((inside == row).all(1).any() for row in windows.batch(2_000).numpy())
+    assert 0.2 < hits / 2_000 < 0.3

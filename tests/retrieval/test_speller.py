@@ -16,6 +16,7 @@ TITLES = [
     "Geralt of Rivia", "Yennefer of Vengerberg", "Scoia'tael", "Triss Merigold", "Emhyr var Emreis", "Ciri", "Eithné",
     "Dandelion", "Vesemir", "Kaer Morhen", "Nilfgaard", "Aen Seidhe", "Zoltan Chivay", "Eskel", "Iorveth", "Novigrad",
     "The Wild Hunt", "Crach an Craite", "Eredin Bréacc Glas", "Brokilon", "Gaunter O'Dimm", "Łódź", "Bleobheris",
+    "Hill", "Gramps", "Count", "Theatre", "Wood", "Murder", "Hatred",
 ]  # fmt: skip
 ENGLISH = {"wheat", "siren", "meat", "door"}
 NAMES = Names([(title, number) for number, title in enumerate(TITLES)], lambda word: word.lower() in ENGLISH)
@@ -49,7 +50,14 @@ def test_possessives_keep_their_ending():
     assert NAMES.correct("What is yenefer's perfume?")[0] == "What is Yennefer's perfume?"
 
 
-@pytest.mark.parametrize("word", ["cat", "wheat", "siren", "1268", "Frankfurt", "xyzzy", "oppenheimer", "president"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("cat", "wheat", "siren", "1268", "Frankfurt", "xyzzy", "oppenheimer", "president"),
+        *("hell", "grumpy", "couldn't", "they’re", "who'd", "I'm"),  # near Hill, Gramps, Count, theatre, Wood
+        *("Mordor", "hagrid"),  # near murder and hatred
+    ],
+)
 def test_other_words_stay(word):
     assert NAMES.correct(f"the {word}") == (f"the {word}", {})
 
@@ -68,6 +76,12 @@ def test_any_text_is_survived_and_only_corrections_differ(text):
     fixed, changes = NAMES.correct(question)
     if not changes:
         assert fixed == question
+
+
+def test_of_two_equally_near_names_the_better_known_wins():
+    entries = [("Ciri", 1), ("Sigi Reuven", 2)]
+    assert Names(entries, lambda word: {"ciri": 700, "sigi": 8}.get(word, 0)).correct("siri")[0] == "Ciri"
+    assert Names(entries, lambda word: {"ciri": 8, "sigi": 700}.get(word, 0)).correct("siri")[0] == "Sigi"
 
 
 def test_exact_names_of_an_archive_never_change(shelf):
