@@ -19,7 +19,7 @@ from corpus import canon
 from corpus.store import Store, fold
 from corpus.types import Canon
 from retrieval.names import Names
-from retrieval.words import clean, split
+from retrieval.words import bare, clean, split
 
 Kind = Literal["person", "time", "place", "count", "reason", "manner", "yesno", "definition", "thing"]
 
@@ -106,14 +106,9 @@ def kind_of(text: str) -> Kind:
     return min(found)[2] if found else "thing"
 
 
-def _bare(word: Word) -> str:
-    """A word without its possessive."""
-    return re.sub(r"['’‘ʼ`]s$", "", word.raw)
-
-
 def _known(word: Word, vocabulary: Vocabulary) -> bool:
-    others = (*forms(_bare(word)), *ALTERNATIVES.get(word.stem, ()))
-    return vocabulary.count(_bare(word)) > 0 or any(map(vocabulary.count, others))
+    others = (*forms(bare(word.raw)), *ALTERNATIVES.get(word.stem, ()))
+    return vocabulary.count(bare(word.raw)) > 0 or any(map(vocabulary.count, others))
 
 
 def analyse(text: str, names: Names, vocabulary: Vocabulary) -> Question:
@@ -134,8 +129,8 @@ def analyse(text: str, names: Names, vocabulary: Vocabulary) -> Question:
         is_name = word.start in named or (word.is_capital and word.start != first)
         known = _known(word, vocabulary)
         if not known and not word.is_number and len(word.raw) > 2:
-            unknown.append(_bare(word))
-        weight = vocabulary.weight(_bare(word))
+            unknown.append(bare(word.raw))
+        weight = vocabulary.weight(bare(word.raw))
         if word.stem in KIND_WORDS and not is_name:
             weight *= 0.2
         alternatives = ALTERNATIVES.get(word.stem, frozenset())

@@ -1,8 +1,9 @@
 """Words: one way of cutting, folding and stemming text, shared by everything that compares two texts.
 
-Folding drops case, accents and apostrophes (*Eithné* = *Eithne*, *Scoia'tael* = *Scoiatael*), a possessive goes
-(*Ciri's* = *Ciri*), and a light stemmer joins the forms of a word.  The stemmer only has to be consistent between
-a question, a draft and a passage; it is a shortened Porter with a table of the irregular verbs that stories use.
+Folding drops case, accents and apostrophes (*Eithné* = *Eithne*, *Scoia'tael* = *Scoiatael*), what is only hung on
+goes (*Ciri's* = *Ciri*, *couldn't* = *could*), and a light stemmer joins the forms of a word.  The stemmer only has to
+be consistent between a question, a draft and a passage; it is a shortened Porter with a table of the irregular verbs
+that stories use.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from retrieval.words import key
+from retrieval.words import bare, key
 
 _WORD = re.compile(r"[^\W_]+(?:['’‘ʼ`][^\W_]+)*")
-_POSSESSIVE = re.compile(r"['’‘ʼ`]s$", re.I)
 
 _STOPWORDS = (
     "a an the and or but nor of in on at to from by with for as into onto about between among during before after "
@@ -22,7 +22,9 @@ _STOPWORDS = (
     "must it its he she him her his hers they them their theirs we us our you your i me my mine this that these those "
     "there here who whom whose which what when where why how if then than so such too very also just only both each "
     "please tell know explain describe give say list all any some much many more most other own same up out over under "
-    "again once not no s t not yes off down own while through because until against"
+    "again once not no s t not yes off down own while through because until against "
+    "ca wo im ive youre theyre weve arent cant couldnt didnt doesnt dont hadnt hasnt havent hows isnt shouldnt thats "
+    "theres wasnt werent wheres wont wouldnt"
 )
 STOPWORDS = frozenset(_STOPWORDS.split())
 """Words that hold a sentence together; neither evidence nor claim."""
@@ -74,13 +76,13 @@ class Word:
 
     @property
     def is_stop(self) -> bool:
-        return self.raw.casefold() in STOPWORDS
+        return bare(self.raw).casefold() in STOPWORDS
 
 
 @lru_cache(maxsize=65_536)
 def stem(word: str) -> str:
     """Folded stem of one word; number words become digits, so that *twelve* meets *12*."""
-    base = key(_POSSESSIVE.sub("", word)) or word.casefold()
+    base = key(bare(word)) or word.casefold()
     if base in _NUMBERS:
         return _NUMBERS[base]
     if base in _IRREGULAR:

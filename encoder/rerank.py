@@ -46,22 +46,28 @@ def typed(query: str, rng: random.Random) -> str:
     return query.rstrip("?") if rng.random() < 0.3 else query
 
 
-def group_loss(scores: Tensor, labels: Tensor, groups: Tensor, n: int) -> tuple[Tensor, int]:
+def group_loss(scores: Tensor, labels: Tensor, groups: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Sum of the groups' losses and how many of them put a right sentence, or rightly silence, first.
 
     Args:
         scores, labels: ``(sentences,)`` of all groups in a row; groups: the group of each; n: number of groups.
     """
-    total, right = scores.new_zeros(()), 0
-    for g in range(n):
-        mine = (groups == g) & (labels >= 0)
-        s = torch.cat((scores[mine], scores.new_zeros(1)))
-        good = torch.cat((labels[mine] == 1, labels.new_zeros(1, dtype=torch.bool)))
-        if not good.any():
-            good[-1] = True
-        total = total + s.logsumexp(0) - s[good].logsumexp(0)
-        right += int(good[s.argmax()])
-    return total, right
+    # The silent sentence of each group stands behind all others.  No loop over groups: a GPU is never waited for.
+    group = torch.cat((groups, torch.arange(n, device=groups.device)))
+    s = torch.cat((scores.masked_fill(labels < 0, -torch.inf), scores.new_zeros(n)))
+
+    def sums(values: Tensor, of: Tensor) -> Tensor:  # (n,)
+        return values.new_zeros(n).index_add(0, of, values)
+
+    def log_sum_exp(values: Tensor) -> tuple[Tensor, Tensor]:  # (n,) and the greatest of each group, (n,)
+        top = torch.full_like(values[:n], -torch.inf).scatter_reduce(0, group, values.detach(), "amax")
+        return sums((values - top[group]).exp(), group).log() + top, top
+
+    answered = sums((labels == 1).float(), groups) > 0
+    good = torch.cat((labels == 1, ~answered))
+    everything, top = log_sum_exp(s)
+    right = sums((good & (s == top[group])).float(), group) > 0
+    return (everything - log_sum_exp(s.masked_fill(~good, -torch.inf))[0]).sum(), right.sum()
 
 
 def main() -> None:
@@ -88,6 +94,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     rng = random.Random(args.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cuda.enable_flash_sdp(device == "cuda")  # see encoder.pretrain
     tokenizer = tokenizers.Tokenizer.from_file(str(args.start / files.TOKENIZER))
     model = RerankerModel(files.load(args.start)[0]).train().to(device)
     if (args.start / WEIGHTS).exists():  # a second stage already: its marks and head too
@@ -121,7 +128,7 @@ def main() -> None:
         order = state["order"] if state["groups"] == len(data) else []
         print(f"resumed at step {step}")
 
-    def scored(chosen: list[tuple[str, list[dict[str, Any]]]]) -> tuple[Tensor, int]:
+    def scored(chosen: list[tuple[str, list[dict[str, Any]]]]) -> tuple[Tensor, Tensor]:
         made, counts, labels, groups = [], [], [], []
         for g, (query, passages) in enumerate(chosen):
             candidates = [Candidate(p["heading"], p["text"], p["spans"]) for p in passages]
@@ -154,7 +161,7 @@ def main() -> None:
         total, right = 0.0, 0
         for g in some:
             loss, good = scored([(g["query"], g["passages"][:12])])
-            total, right = total + loss.item(), right + good
+            total, right = total + loss.item(), right + int(good)
         model.train()
         return {"dev_loss": round(total / len(some), 4), "dev_right": round(right / len(some), 4)}
 
@@ -167,7 +174,7 @@ def main() -> None:
         checkpoint.with_suffix(".part").replace(checkpoint)
         save(model, args.tokenizer, args.out / "model")
 
-    losses, rights, last = 0.0, 0, time.monotonic()
+    totals, last = torch.zeros(2, device=device), time.monotonic()  # of losses and of groups got right
     while step < args.steps and time.monotonic() - began < args.minutes * 60:
         rise = min(1.0, (step + 1) / args.warmup)
         factor = rise * 0.5 * (1 + math.cos(math.pi * step / args.steps))
@@ -186,11 +193,12 @@ def main() -> None:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1
-        losses, rights = losses + loss.item() / args.batch, rights + right
+        totals += torch.stack((loss.detach() / args.batch, right))
         if step % 20 == 0 or step == args.steps:
             now = time.monotonic()
             seconds, last = seconds + now - last, now
             n = 20 if step % 20 == 0 else step % 20
+            losses, rights = totals.tolist()
             row = {
                 "step": step, "loss": round(losses / n, 4), "right": round(rights / n / args.batch, 4),
                 "minutes": round(seconds / 60, 2),
@@ -202,7 +210,7 @@ def main() -> None:
             print(json.dumps(row), flush=True)
             with log.open("a") as f:
                 f.write(json.dumps(row) + "\n")
-            losses, rights = 0.0, 0
+            totals.zero_()
     if dev and step == args.steps and step % args.save_every:
         with log.open("a") as f:
             f.write(json.dumps({"step": step} | dev_scores()) + "\n")

@@ -62,12 +62,17 @@ def plain(text: str) -> str:
     return " " + " ".join("".join(letter if letter.isalnum() else " " for letter in key(text)).split()) + " "
 
 
+def bare(word: str) -> str:
+    """A word without what is only hung on: a possessive ``'s``, ``'d``, ``n't`` and the like."""
+    return _ENDING.sub("", word)
+
+
 def split(text: str) -> list[Word]:
-    """Words of a ``clean`` text in order.  What is only hung on (``'s``, ``'d``, ``n't``) is no part of a word."""
+    """Words of a ``clean`` text in order.  What :func:`bare` takes off is no part of a word."""
     words = []
     for match in _WORD.finditer(text):
-        bare = _ENDING.sub("", match[0])
-        folded = fold(bare)
+        word = bare(match[0])
+        folded = fold(word)
         if folded and len(folded) <= MAX_WORD:
-            words.append(Word(folded, key(bare), match.start(), match.start() + len(bare)))
+            words.append(Word(folded, key(word), match.start(), match.start() + len(word)))
     return words
