@@ -23,7 +23,7 @@ test: $(VENV)/dev.stamp ## everything that must hold
 	$(BIN)/python -m pytest
 
 # Half an hour on two cores.  The peers are skipped, and said to be, unless .[bench] is installed; BENCH="--quick", …
-bench: $(VENV)/dev.stamp ## every figure that the project claims, into RESULTS.md
+bench: $(VENV)/dev.stamp ## answers and retrieval, beside peers and bounds, into RESULTS.md
 	$(BIN)/python -m benchmarks.results $(BENCH)
 
 $(BIN)/python:

@@ -15,7 +15,8 @@ are written in plain PyTorch and were trained from scratch.</p>
 <ol>
 <li>A follow-up such as “And her mother?” is completed from the conversation; misspelt names are mended.</li>
 <li>The archive is searched by words (BM25) and by meaning (the encoder); both rankings are fused.</li>
-<li>The best sentences are weighed. If they do not hold what was asked, the answer is no.</li>
+<li>A second stage reads the question together with each of the best passages. Their best sentences are weighed; if they
+do not hold what was asked, the archives are said not to hold it.</li>
 <li>Cirilla drafts an answer from numbered passages. Every sentence is compared with the passage that it cites: names,
 numbers and content words must be there. What fails is replaced by the source itself, quoted.</li>
 </ol>

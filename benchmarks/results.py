@@ -1,4 +1,4 @@
-"""Every figure that the project claims, by one command: measures, and writes ``RESULTS.md`` with its two pictures.
+"""How good the whole is, by one command: measures, and writes ``RESULTS.md`` with its two pictures.
 
     python -m benchmarks.results [--split dev|test] [--limit 300] [--peer-limit 60] [--quick] [--resume]
 

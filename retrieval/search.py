@@ -28,7 +28,7 @@ SECOND_WEIGHT = 2.0
 real wiki pages.  A smaller constant in its place was better on the codex and worse than no second stage on the wiki."""
 MAX_QUERY = 1_000  # characters that the encoder is given; it would cut later anyway
 CANDIDATES = 20
-"""Passages that the second stage reads: what two cores read in about a tenth of a second."""
+"""Passages that the second stage reads: what two cores read in 150 to 200 ms."""
 
 
 class QueryEncoder(PassageEncoder, Protocol):
