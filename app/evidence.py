@@ -6,6 +6,7 @@ Every sentence of the passages found is measured by things that can be shown to 
   and then given equal say, so that a sentence about the right person but another matter stays low; a word found only
   in the heading, a neighbouring sentence or as a related word (*wife* for *married*) counts in part; **named** and
   **matter** are the two halves;
+* **least**: where the question names several things, the one that the sentence speaks of least;
 * **subject**: whether the passage belongs to an article that the question names;
 * **type**: whether it holds what such a question wants (a name, a date, a place, a number, a reason);
 * **dense**: cosine of the question and the sentence, both through the encoder;
@@ -111,6 +112,7 @@ class Evidence:
     matter: float  # coverage of the words that are no names: what is asked about them; 1 when there are none
     subject: float
     type: float
+    least: float = 1.0  # coverage of the named thing that it speaks of least
     telling: float = 0.0  # 1 of the telling that is asked for, -1 of another, 0 where either names none
     second: float = 0.0  # logit; 0 where there is no second stage
     dense: float = 0.0
@@ -169,8 +171,8 @@ def features(e: Evidence) -> dict[str, float]:
     """What a sentence is ranked by; every feature is of the order of one."""
     return {
         "coverage": e.coverage, "named": e.named, "matter": e.matter, "subject": e.subject, "type": e.type,
-        "dense": e.dense, "telling": e.telling, "rank": 1 / (1 + e.rank / 3), "fact": float(e.is_fact),
-        "second": _squash(e.second),
+        "least": e.least, "dense": e.dense, "telling": e.telling, "rank": 1 / (1 + e.rank / 3),
+        "fact": float(e.is_fact), "second": _squash(e.second),
     }  # fmt: skip
 
 
@@ -224,7 +226,7 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
             continue
         near = held[at - 1] if at else set()
         fact = fact_line(text[start:end]) if hit.passage.path == FACTS_PATH else None
-        coverage, named, matter = _coverage(question, held[at], title, heading, near, hit.passage.page)
+        coverage, named, matter, least = _coverage(question, held[at], title, heading, near, hit.passage.page)
         fits = _fact_fit(question, fact) if fact else _type_fit(question, text[start:end], cut[at], title)
         if question.kind == "definition":
             # A portrait is the article's own lead, and in it the earlier sentence says more.
@@ -232,7 +234,18 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
             fits = max(0.0, 1.0 - 0.1 * at) if is_lead else 0.3 if subject else 0.0
         out.append(
             Evidence(
-                hit, rank, start, end, coverage, named, matter, subject, fits, telling, second.get((start, end), 0.0)
+                hit,
+                rank,
+                start,
+                end,
+                coverage,
+                named,
+                matter,
+                subject,
+                fits,
+                least,
+                telling,
+                second.get((start, end), 0.0),
             )
         )
     return out
@@ -240,8 +253,8 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
 
 def _coverage(
     question: Question, here: set[str], title: set[str], heading: set[str], near: set[str], page: int
-) -> tuple[float, float, float]:
-    """Coverage of all the question's words, of the names among them, and of the rest."""
+) -> tuple[float, float, float, float]:
+    """Coverage of all the question's words, of the names among them, of the rest, and of the least covered name."""
 
     def share(terms: Sequence[Term]) -> float:
         whole = sum(term.weight for term in terms)
@@ -250,10 +263,14 @@ def _coverage(
     names = [term for term in question.terms if term.is_name]
     rest = [term for term in question.terms if not term.is_name]
     named = share(names) if names else 1.0
+    things: dict[object, list[Term]] = {}
+    for term in names:
+        things.setdefault(term.pages or term.stem, []).append(term)
+    least = min(map(share, things.values())) if len(things) > 1 else 1.0
     if not rest or question.kind == "definition":
-        return (named if names else 0.0), named, 1.0
+        return (named if names else 0.0), named, 1.0, least
     matter = share(rest)
-    return ((named + matter) / 2 if names else matter), named, matter
+    return ((named + matter) / 2 if names else matter), named, matter, least
 
 
 def _held(term: Term, here: set[str], title: set[str], heading: set[str], near: set[str], page: int) -> float:
@@ -353,6 +370,8 @@ def confidence_features(
     """What the confidence is read off: the best sentence, and how far it stands above the others and above silence."""
     best = found[0]
     none = 1.0 - sum(e.share for e in found)
+    # "How many" met by no number, "when" by no time: what was found is about something else.
+    untyped = question.kind in ("count", "time") and max(e.type for e in found[:2]) == 0.0
     return {
         "constant": 1.0,
         "margin": best.score - silence(question, calibration),
@@ -361,7 +380,10 @@ def confidence_features(
         "coverage": best.coverage,
         "matter": best.matter,
         "named": best.named,
+        "least": best.least,
         "type": best.type,
+        "untyped": float(untyped),
+        "telling": best.telling,
         "dense": best.dense,
         "second": _squash(best.second),
         "unknown_names": float(any(word[0].isupper() for word in question.unknown)),

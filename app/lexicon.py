@@ -11,7 +11,9 @@ from app.text import stem
 
 _TABLE = """
 mother: mum parent mom
+mum: mother parent
 father: dad parent sire
+dad: father parent
 parent: mother father daughter son child
 sibling: brother sister twin
 child: daughter son kid offspring children
@@ -26,10 +28,11 @@ lover: love affair romance beloved partner relationship
 love: lover affair romance beloved
 kill: slay murder death die victor execute assassinate strike weakness
 murder: kill slay assassinate
+shoot: kill
 die: death kill perish drown fall killed end
 death: die kill perish
 bear: birth birthplace native bore
-live: home dwell reside inhabit location residence lair occurrence
+live: home dwell reside inhabit inhabitant location residence lair occurrence
 home: live house residence seat
 locate: location lie lies stand region situated
 location: lie lies stand region situated locate
@@ -73,6 +76,10 @@ voice: actor dub
 job: profession work occupation
 work: profession job occupation
 profession: job work
+craft: profession trade
+living: profession job work trade
+office: post title rank regent profession
+rank: title post profession
 race: human elf dwarf species
 species: race class
 weak: weakness vulnerable susceptible susceptibility oil
@@ -105,7 +112,11 @@ betray: traitor treason betrayal
 promise: law surprise
 prophecy: foretell prophesy ithlinne
 meaning: mean
-mean: meaning stand
+price: cost reward payment
+payment: price reward pay
+pub: tavern inn
+peddler: pedlar merchant
+mean: meaning stand name
 """
 
 ALTERNATIVES: dict[str, frozenset[str]] = {
@@ -116,7 +127,7 @@ ALTERNATIVES: dict[str, frozenset[str]] = {
 
 _KINDS = (
     "year date time name kind type sort person people character place thing number colour color reason way purpose "
-    "role story book game series happen"
+    "role story book novel game series show tv netflix happen"
 )
 KIND_WORDS = frozenset(stem(word) for word in _KINDS.split())
 """Nouns that only say what kind of answer is wanted; a sentence need not repeat them."""

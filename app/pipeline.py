@@ -20,7 +20,7 @@ from app.carry import Turn
 from app.compose import Composer, Length
 from app.errors import NothingIndexed
 from app.known import Known
-from app.question import Question, Vocabulary, analyse
+from app.question import Question, Vocabulary, analyse, core
 from app.settings import Settings
 from app.text import clip
 from corpus.store import Store, StoredPassage
@@ -156,7 +156,7 @@ class Pipeline:
         alone = understood.text
         writer = Composer(understood, best, length)
         if sure < self.settings.threshold:
-            yield Final(_silent(asked, alone, note, sure, hits, clock, understood, writer.closest()))
+            yield Final(_silent(asked, alone, note, sure, hits, best, clock, understood, writer.closest()))
             return
 
         # Whether the archives answer at all is decided above, by the evidence.  The decoder's own "do not say" means no
@@ -191,6 +191,7 @@ class Pipeline:
 
     def understand(self, question: str, canon: str | None) -> tuple[Question, list[Hit]]:
         """A stand-alone question, its names spelt right, and the passages that may answer it, best first."""
+        question = core(question, lambda part: bool(self.known.mentions(part)))
         found = self.search(question, self.settings.candidates, canon)
         if found.corrections:
             question = _respell(question, found.corrections)
@@ -313,6 +314,7 @@ def _silent(
     note: str,
     sure: float,
     hits: Sequence[Hit],
+    best: Sequence[ev.Evidence],
     clock: _Clock,
     question: Question,
     closest: Citation | None,
@@ -327,6 +329,6 @@ def _silent(
     if nearest:
         text += f" The nearest articles: {', '.join(nearest)}."
     return Answer(
-        asked, alone, text, True, sure, (), clock.done(), "evidence", note, (), tuple(hits),
+        asked, alone, text, True, sure, (), clock.done(), "evidence", note, (), tuple(hits), tuple(best),
         closest=closest, nearest=nearest,
     )  # fmt: skip

@@ -23,17 +23,30 @@ from retrieval.words import bare, clean, split
 
 Kind = Literal["person", "time", "place", "count", "reason", "manner", "yesno", "definition", "thing"]
 
+_YES_OR_NO = r"(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would)\b"
+# "In the show, do mages …": what comes before says where or when, not what is asked.
+_SETTING = re.compile(
+    rf"^\W*(?:in|on|at|during|after|before|if|when|since)\b[^?,:]{{1,80}}[,:]?\s+(?={_YES_OR_NO})", re.I
+)
+_QUESTION_WORD = re.compile(r"\b(?:who|whom|whose|what|which|when|where|why|how)\b", re.I)
 _KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
-    ("count", re.compile(r"\bhow (?:many|much|old|long|tall|far|big|large|often)\b|\bwhat number\b", re.I)),
+    ("count", re.compile(r"\bhow (?:many|much|old|long|tall|far|big|large|often)\b|\bwhat (?:number|age)\b", re.I)),
     ("time", re.compile(r"\bwhen\b|\b(?:what|which|in what|in which) (?:year|date|century|day|month)\b", re.I)),
     (
         "place",
         re.compile(r"\bwhere\b|\b(?:what|which) (?:city|town|country|kingdom|place|village|land|region)\b", re.I),
     ),
-    ("person", re.compile(r"\bwho(?:m|se)?\b|\b(?:what|which) (?:person|sorceress|king|queen|witcher|actor)\b", re.I)),
+    (
+        "person",
+        re.compile(
+            r"\bwho(?:m|se)?\b"
+            r"|\b(?:what|which) (?:person|sorceress|king|queen|witcher(?! (?:game|book|school))|actor)\b",
+            re.I,
+        ),
+    ),
     ("reason", re.compile(r"\bwhy\b|\bwhat (?:was|is) the reason\b|\bhow come\b", re.I)),
     ("manner", re.compile(r"\bhow\b", re.I)),
-    ("yesno", re.compile(r"^\W*(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would)\b", re.I)),
+    ("yesno", re.compile(rf"^\W*{_YES_OR_NO}", re.I)),
 )
 _PORTRAIT = re.compile(
     r"^\W*(?:(?:who|what)(?:['’]s| is| are| was| were)|(?:please )?(?:tell me|talk|know)\b.{0,20}\babout|describe"
@@ -102,8 +115,68 @@ class Vocabulary:
 
 def kind_of(text: str) -> Kind:
     """The kind of answer that the wording asks for; the earliest question word wins."""
+    setting = _SETTING.match(text)
+    if setting and not _QUESTION_WORD.search(setting[0]):
+        text = text[setting.end() :]
     found = [(match.start(), order, kind) for order, (kind, rule) in enumerate(_KINDS) if (match := rule.search(text))]
     return min(found)[2] if found else "thing"
+
+
+_FIRST_PERSON = re.compile(r"\b(?:i|me|my|mine|we|us|our)\b", re.I)
+_CHAT = re.compile(
+    r"^\W*(?:ok|okay|right|hey|hi|hello|so|well|thanks|thank you|cheers|btw|by the way|anyway|moving on|next"
+    r"|(?:an? |one )?(?:new|other|another|different|quick|last|more)\b.{0,20}\b(?:topic|question|one|thing|subject))\b",
+    re.I,
+)
+_ASKS = re.compile(rf"{_QUESTION_WORD.pattern}|^\W*{_YES_OR_NO}", re.I)
+_POINTS_BACK = re.compile(
+    r"\b(?:he|him|his|she|her|hers|it|its|they|them|their|this|that|these|those|there|one)\b", re.I
+)
+_CLAUSE = re.compile(r"[,:;–—-]\s+|\s+(?:so|and was wondering|but)\s+(?=[a-z])")
+
+
+def core(text: str, names_any: Callable[[str], bool]) -> str:
+    """The question itself, without what a speaker says of himself or to be polite before or after it.
+
+    "I've only seen the show and was wondering: who is Duny?" asks who Duny is.  A sentence goes, or a clause in front
+    of the question, when it is in the first person or mere chat and names nothing that the archive knows
+    (``names_any``); the question must name something, and not point back with a pronoun.
+    """
+
+    def idle(part: str) -> bool:
+        return bool(_FIRST_PERSON.search(part) or _CHAT.search(part)) and not names_any(part)
+
+    parts = [part for part in re.split(r"(?<=[.!?])\s+", text) if part.strip()]
+    asking = [at for at, part in enumerate(parts) if part.rstrip().endswith("?")]
+    asking = asking or [at for at, part in enumerate(parts) if _ASKS.search(part)]
+    if not asking:
+        return text
+    question = parts[asking[-1]]
+    if _POINTS_BACK.search(question) or not names_any(question):
+        return text
+    for match in _CLAUSE.finditer(question):
+        rest = question[match.end() :]
+        if _ASKS.search(question[: match.start()]):
+            break
+        if idle(question[: match.start()]) and _ASKS.match(rest) and names_any(rest):
+            question = rest
+            break
+    kept = [question if at == asking[-1] else part for at, part in enumerate(parts)]
+    return " ".join(part for at, part in enumerate(kept) if at == asking[-1] or not idle(part))
+
+
+_TELLINGS: tuple[tuple[Canon, re.Pattern[str]], ...] = (
+    ("tv", re.compile(r"\b(?:in|on) the (?:tv )?(?:show|series)\b|\bon (?:tv|screen)\b", re.I)),
+    (
+        "games",
+        re.compile(r"\b(?:witcher|tw|w) ?[123]\b|\b(?:first|second|third) (?:(?-i:Witcher)|witcher game)\b", re.I),
+    ),
+)
+
+
+def telling_of(text: str) -> Canon:
+    """The telling that a question names, more loosely than a heading would: "in the show", "Witcher 2"."""
+    return canon.of_heading(text) or next((name for name, rule in _TELLINGS if rule.search(text)), "")
 
 
 def _known(word: Word, vocabulary: Vocabulary) -> bool:
@@ -145,5 +218,5 @@ def analyse(text: str, names: Names, vocabulary: Vocabulary) -> Question:
         kind = "definition"
     return Question(
         text, kind, tuple(terms.values()), pages, tuple(dict.fromkeys(unknown)),
-        canon.of_heading(text), _LIST.search(text) is not None,
+        telling_of(text), _LIST.search(text) is not None,
     )  # fmt: skip

@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     generator: Literal["cirilla", "evidence"] = Field(
         "cirilla", description="who phrases answers; evidence: quotes only"
     )
-    candidates: int = Field(12, ge=1, le=50, description="passages that a search brings in for a question")
+    candidates: int = Field(20, ge=1, le=50, description="passages that a search brings in for a question")
     passages: int = Field(4, ge=1, le=10, description="passages that the decoder reads")
     max_new_tokens: int = Field(96, ge=8, le=512, description="length of the decoder's draft, in tokens")
     threshold: float = Field(0.3, ge=0.0, le=1.0, description="confidence under which the archives are called silent")

@@ -149,7 +149,7 @@ def test_it_learns_to_point_at_the_sentence_that_shares_the_question_s_words(tok
             scores = model(*collate(made, [2, 2], 0))
             flat = torch.tensor(labels)
             one, good = group_loss(scores.flatten(), flat.flatten(), torch.zeros(4, dtype=torch.long), 1)
-            loss, right = loss + one, right + good
+            loss, right = loss + one, right + int(good)
         return loss / 4, right
 
     first = run()[0].item()
