@@ -19,7 +19,8 @@ from app import evidence as ev
 from app import support, verdict
 from app.answer import Citation, Sentence
 from app.question import Question
-from app.text import content, words
+from app.text import content, stems, words
+from corpus.store import StoredPassage
 from retrieval.search import Hit
 
 Length = Literal["short", "normal", "long"]
@@ -28,9 +29,12 @@ RELEVANT = 0.15  # a draft's sentence must rest on evidence whose share is at le
 SECOND = 0.35  # an infobox row this near to the best sentence may be the answer in its place
 LEAD = 3  # sentences of an article's lead in a portrait
 SAME = 0.6  # share of a sentence's words that another may hold before it says nothing new
+SIDE = 0.5  # a telling is set beside another only when its best sentence has this part of the best one's share
+NAMED = frozenset({"person", "place", "time", "count"})  # kinds of question that a name or a number answers
 ITEMS = 3  # values of an infobox row from which they are set as a list
 PRONOUN_START = re.compile(r"^(?:he|she|it|they|his|her|their|its|this|these|both)\b", re.I)
 OTHERWISE = "The archives tell it differently: "
+_NOTE = re.compile(r"\s*\([^()]*\)\s*$")
 TELLINGS = {"books": "In the books", "games": "In the games", "tv": "In the series"}
 
 
@@ -48,6 +52,7 @@ _AMOUNTS: dict[str, tuple[Amount, Amount]] = {
     "reason": (Amount(3, 0.2), Amount(5, 0.08)),
     "manner": (Amount(3, 0.2), Amount(5, 0.08)),
     "list": (Amount(3, 0.2), Amount(5, 0.08)),
+    "yesno": (Amount(1, 1.0), Amount(3, 0.2)),
     "": (Amount(2, 0.35), Amount(4, 0.08)),
 }
 
@@ -137,7 +142,7 @@ class Composer:
             self._quote(self.best[:1])
             return
         chosen = self._portrait() if self.question.kind == "definition" else self._nearest()
-        sides = _sides(chosen, self.question)
+        sides = _sides(chosen, self.question, self.best[0].share)
         if len(sides) > 1:
             for canon, side in sides.items():
                 self._quote(side, f"{TELLINGS[canon]}: ", block=True)
@@ -151,9 +156,29 @@ class Composer:
         return _AMOUNTS.get(kind, _AMOUNTS[""])[self.length == "long"]
 
     def _nearest(self) -> list[ev.Evidence]:
-        """The best sentence and those that come near it."""
+        """The best sentence and those that come near it, if they say something new.
+
+        A row of an infobox reads like a fragment behind a sentence, so it stands there only when it is what is asked.
+        """
         amount = self._amount()
-        return _distinct([], (e for e in self.best if e.share >= amount.part * self.best[0].share), amount.most)
+        near = [e for e in self.best if e.share >= amount.part * self.best[0].share]
+        near = near[:1] + [e for e in near[1:] if (not e.is_fact or self._asks_for(e)) and self._adds(e)]
+        return _distinct([], near, amount.most)
+
+    def _asks_for(self, row: ev.Evidence) -> bool:
+        """Whether the question asks for this row of an infobox by its label."""
+        if self.question.wants_list:
+            return True
+        fact = ev.fact_line(row.text)
+        return fact is None or stems(_NOTE.sub("", fact.label)) <= stems(self.question.text)
+
+    def _adds(self, e: ev.Evidence) -> bool:
+        """Whether a sentence behind the best one could tell a name or a number that is asked for and not yet told."""
+        best = self.best[0]
+        if self.question.kind not in NAMED or self.question.wants_list or self.length == "long" or best.type < 1:
+            return True
+        said = stems(self.question.text) | stems(best.text)
+        return any(w.stem not in said and (w.is_number or (w.is_capital and w.start > 0)) for w in content(e.text))
 
     def _portrait(self) -> list[ev.Evidence]:
         """The lead of the article that is asked about, then what other passages of it add."""
@@ -199,10 +224,20 @@ class Composer:
             if fact:
                 shown = f"{fact.title}, {fact.label}: {fact.values} [{n}]."
             else:
-                about = f"{passage.title}: " if PRONOUN_START.match(text) else ""
+                pronoun = PRONOUN_START.match(text) is not None
+                about = f"{passage.title}: " if pronoun or (not before and self._lacks_name(passage, text)) else ""
                 shown = f"{about}“{text}” [{n}]"
             self.sentences.append(Sentence(before + shown, n, block=block and bool(before)))
             before = ""
+
+    def _lacks_name(self, passage: StoredPassage, text: str) -> bool:
+        """Whether a quote leaves open of whom it speaks ("the captain").
+
+        It does where it holds no word of its article's title, nor of another name by which the question calls it.
+        """
+        names = {word.stem for word in content(_NOTE.sub("", passage.title))}
+        names |= {term.stem for term in self.question.terms if passage.page in term.pages}
+        return bool(names) and not names & stems(text)
 
     def _cite(self, hit: Hit, start: int, end: int) -> int:
         """Number of the citation of this quote, made when it is new."""
@@ -235,7 +270,7 @@ def _distinct(chosen: list[ev.Evidence], more: Iterable[ev.Evidence], most: int)
 
 
 def _spans(chosen: Sequence[ev.Evidence]) -> list[_Span]:
-    """The sentences as stretches of their passages, in the order in which each passage was first chosen."""
+    """The sentences as stretches of their passages, none over a paragraph's end, passages in the order chosen."""
     passages: dict[int, list[ev.Evidence]] = {}
     for e in chosen:
         passages.setdefault(e.passage.id, []).append(e)
@@ -244,21 +279,26 @@ def _spans(chosen: Sequence[ev.Evidence]) -> list[_Span]:
         members.sort(key=lambda e: e.start)
         out.append(_Span(members[0].hit, members[0].start, members[0].end, members[0].is_fact))
         for before, e in pairwise(members):
-            if not e.is_fact and not e.passage.text[before.end : e.start].strip():
+            gap = e.passage.text[before.end : e.start]
+            if not e.is_fact and not gap.strip() and "\n" not in gap:
                 out[-1].end = e.end
             else:
                 out.append(_Span(e.hit, e.start, e.end, e.is_fact))
     return out
 
 
-def _sides(chosen: Sequence[ev.Evidence], question: Question) -> dict[str, list[ev.Evidence]]:
-    """The chosen sentences by telling, best first, when every one belongs to a telling and the reader named none."""
+def _sides(chosen: Sequence[ev.Evidence], question: Question, best: float) -> dict[str, list[ev.Evidence]]:
+    """The chosen sentences by telling, best first, when every one belongs to a telling and the reader named none.
+
+    Each telling must answer nearly as well as the ``best`` sentence, or the headings promise a difference that is not
+    there; and a yes or no has but one side.
+    """
     sides: dict[str, list[ev.Evidence]] = {}
-    if question.canon or any(e.passage.canon not in TELLINGS for e in chosen):
+    if question.canon or question.kind == "yesno" or any(e.passage.canon not in TELLINGS for e in chosen):
         return {}
     for e in chosen:
         sides.setdefault(e.passage.canon, []).append(e)
-    return sides
+    return sides if all(max(e.share for e in side) >= SIDE * best for side in sides.values()) else {}
 
 
 def _says(value: str, sentence: str) -> bool:

@@ -52,6 +52,10 @@ _ORDERS = re.compile(
     r"|\b(?:system|initial|hidden) prompt\b|\bjailbreak\b|\bdeveloper mode\b|\bdo anything now\b"
     r"|^\W*(?:please |now |(?:i want|tell|ask) you to )*(?:pretend|act|role-?play) (?:to be|as|that you|like)\b"
     r"|\byou are (?:now|no longer)\b"
+    # Asked to write something else than an answer; whoever wants a summary or a translation may mean the archives.
+    r"|^\W*(?:please |now |(?:can|could|will|would) you (?:please )?)*"
+    r"(?:(?:write|compose|draft) (?:me |us )?(?:an?|the|some|my)\b|repeat (?:after me|your|the word)\b"
+    r"|say (?:the word|something|after me)\b|translate (?:your|my|this|that|it)\b)"
     r"|<\|[^|>]*\|>|\[/?INST\]",
     re.I,
 )

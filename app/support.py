@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from app.evidence import is_instruction
 from app.text import Word, content, stems, words
+from app.verdict import DENIAL
 from corpus.chunk import sentences
 from corpus.store import StoredPassage
 
@@ -22,7 +23,6 @@ CLOSE = 0.8  # share of the claim's words that such a window must hold; the rest
 
 _CITATION = re.compile(r"\[(\d{1,3})\]")
 _ANY_BRACKET = re.compile(r"\s*\[\s*\d[^\]]*\]")
-_DENIAL = re.compile(r"\b(?:not|never|no|none|nobody|nothing|neither|nor|without|cannot|\w+n['’]t)\b", re.I)
 _LEADING = re.compile(r"^\s*((?:\[\d{1,3}\][\s.]*)+)")
 # Verbs and nouns that hold a sentence together and claim nothing by themselves.
 _GLUE = frozenset(stem for stem in stems("called known named said according book passage text archives answer"))
@@ -83,14 +83,14 @@ def supported(claim: str, passage: StoredPassage, number: int = 0) -> Verdict:
         return Verdict(False, "its words are scattered over the passage")
     start, end = spans[window[0]][0], spans[window[1] - 1][1]
     said = passage.text[start:end]
-    if bool(_DENIAL.search(claim)) != bool(_DENIAL.search(said)) and (_DENIAL.search(claim) or _denies_all(said)):
+    if bool(DENIAL.search(claim)) != bool(DENIAL.search(said)) and (DENIAL.search(claim) or _denies_all(said)):
         return Verdict(False, "one of the two is a denial")
     return Verdict(True, "", number, start, end)
 
 
 def _denies_all(said: str) -> bool:
     """Whether a short passage is one denial: in a long one the *not* may belong to something else."""
-    return len(said.split()) <= 15 and _DENIAL.search(said) is not None
+    return len(said.split()) <= 15 and DENIAL.search(said) is not None
 
 
 def _what(word: Word) -> str:

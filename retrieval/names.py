@@ -22,6 +22,9 @@ MAX_PAGES = 5
 MAX_CORRECTIONS = 6
 """Words corrected in one question; a text with more unknown words is not a question about names."""
 
+PLURAL = ("creature", "alchemy", "gear", "magic", "culture")
+"""Kinds of article whose subjects are several: *boars* is hardly *boar's*."""
+
 _NOTE = re.compile(r"\s*\([^()]*\)\s*$")  # "Ciri (novel)" is also just "Ciri"
 
 
@@ -39,11 +42,17 @@ class Names:
     """Titles and aliases by their letters alone, so that "kaer morhen", "Kaermorhen" and "scoia tael" are found.
 
     ``entries``: (text of the name, id of its article).  ``passages(word.text)`` counts the passages that hold a word;
-    only words that none holds are taken for misspelt.
+    only words that none holds are taken for misspelt.  ``owners``: the articles whose subject may own something, all
+    when None.
     """
 
-    def __init__(self, entries: Iterable[tuple[str, int]], passages: Callable[[str], int]) -> None:
-        self._passages = passages
+    def __init__(
+        self,
+        entries: Iterable[tuple[str, int]],
+        passages: Callable[[str], int],
+        owners: frozenset[int] | None = None,
+    ) -> None:
+        self._passages, self._owners = passages, owners
         self._names: dict[str, tuple[tuple[str, ...], set[int]]] = {}
         self._shown: dict[str, str] = {}
         vocabulary: Counter[str] = Counter()
@@ -52,10 +61,12 @@ class Names:
                 words = split(variant)
                 if not words or len(words) > MAX_NAME_WORDS or all(word.stop for word in words):
                     continue
-                letters = "".join(word.key for word in words)
                 # "The King": its "the" would make a rare phrase out of a common word.
-                core = tuple(word.text for word in dropwhile(lambda word: word.stop, words))
-                self._names.setdefault(letters, (core, set()))[1].add(page)
+                rest = list(dropwhile(lambda word: word.stop, words))
+                core = tuple(word.text for word in rest)
+                for part in (words, rest) if len(rest) > 1 else (words,):  # "witcher 3" needs no "the"
+                    self._names.setdefault("".join(word.key for word in part), (core, set()))[1].add(page)
+                letters = "".join(word.key for word in words)
                 for word in words:
                     vocabulary[word.key] += not word.stop
                     self._shown.setdefault(word.key, variant[word.start : word.end])
@@ -78,7 +89,8 @@ class Names:
             sql = "SELECT count(*) AS n FROM passages_fts WHERE passages_fts MATCH ?"
             return store.rows(sql, [f'"{word}"'])[0]["n"]
 
-        return cls(((row["name"], row["id"]) for row in rows), passages)
+        owners = store.rows(f"SELECT id FROM pages WHERE kind NOT IN ({', '.join('?' * len(PLURAL))})", PLURAL)
+        return cls(((row["name"], row["id"]) for row in rows), passages, frozenset(row["id"] for row in owners))
 
     def mentions(self, words: list[Word]) -> list[Mention]:
         """Whole names in a question, longest first claim, none overlapping, in order of appearance."""
@@ -120,7 +132,12 @@ class Names:
         return "".join([*pieces, question[done:]]), changes
 
     def _owner(self, words: list[Word], at: int) -> bool:
-        """Whether a word is a name in the possessive whose apostrophe was left out: *ciris grandmother*."""
+        """Whether a word is a name in the possessive whose apostrophe was left out: *ciris grandmother*.
+
+        A creature or a herb is put in the plural rather: *boars* are several.
+        """
         key = words[at].key
         owns = at + 1 < len(words) and not words[at + 1].stop
-        return owns and key.endswith("s") and key not in self._names and key[:-1] in self._names
+        if not (owns and key.endswith("s")) or key in self._names or key[:-1] not in self._names:
+            return False
+        return self._owners is None or bool(self._names[key[:-1]][1] & self._owners)

@@ -9,7 +9,7 @@ import pytest
 from app import evidence as ev
 from app.answer import joined
 from app.compose import Composer
-from app.question import Question
+from app.question import Question, Term
 from app.render import paragraphs
 from corpus.chunk import sentences
 from corpus.store import StoredPassage
@@ -55,13 +55,43 @@ def asked(text: str, kind="thing", **more) -> Question:
 
 
 def test_a_name_is_one_sentence_unless_another_comes_near():
-    found = evidence(passage(1, "Queen Ilvane rules Marn. Her aunt is Dorte. It rains there."), 0.8, 0.1, 0.05)
+    text = "Queen Ilvane rules Marn. Her aunt is Dorte. It obeys Lady Pell too."
+    found = evidence(passage(1, text), 0.8, 0.1, 0.05)
     assert joined(answer(asked("Who rules Marn?", "person"), found).sentences) == "“Queen Ilvane rules Marn.” [1]"
-    near = evidence(passage(1, "Queen Ilvane rules Marn. Her aunt is Dorte. It rains there."), 0.45, 0.05, 0.4)
+    near = evidence(passage(1, text), 0.45, 0.05, 0.4)
     said = answer(asked("Who rules Marn?", "person"), near)
-    assert [c.quote for c in said.citations] == ["Queen Ilvane rules Marn.", "It rains there."]
-    assert joined(said.sentences) == "“Queen Ilvane rules Marn.” [1] Marn: “It rains there.” [2]"
+    assert [c.quote for c in said.citations] == ["Queen Ilvane rules Marn.", "It obeys Lady Pell too."]
+    assert joined(said.sentences) == "“Queen Ilvane rules Marn.” [1] Marn: “It obeys Lady Pell too.” [2]"
     assert len(answer(asked("Who rules Marn?", "person"), near, length="short").sentences) == 1
+
+
+def test_what_tells_no_new_name_is_not_quoted_after_the_best():
+    found = evidence(passage(1, "Queen Ilvane rules Marn. Salt is sold there. Ilvane is loved."), 0.45, 0.05, 0.4)
+    assert len(answer(asked("Who rules Marn?", "person"), found).citations) == 1
+    assert len(answer(asked("What is Ilvane to Marn?"), found).citations) == 2
+    row = evidence(passage(2, "Marn — first appearance: The Salt Road.", FACTS_PATH), 0.4, rank=1)
+    row = [replace(row[0], matter=0.4)]  # no short answer by itself
+    best = evidence(passage(1, "Queen Ilvane rules Marn."), 0.45)
+    assert len(answer(asked("What is Ilvane to Marn?"), best, row).citations) == 1  # a fragment, and not asked for
+    assert len(answer(asked("What marks Ilvane's first appearance?"), best, row).citations) == 2
+
+
+def test_the_title_stands_before_a_quote_that_does_not_say_of_whom_it_speaks():
+    found = evidence(passage(1, "The captain was hanged at dawn."), 0.9)
+    said = answer(asked("What happened to the captain?"), found).sentences
+    assert joined(said) == "Marn: “The captain was hanged at dawn.” [1]"
+    # Another name of the article, by which the question calls it, says it as well.
+    named = asked("What happened to Peter?")
+    named = replace(named, terms=(Term("peter", 1.0, True, frozenset(), frozenset({1})),))
+    found = evidence(passage(1, "Peter was hanged at dawn."), 0.9)
+    assert joined(answer(named, found).sentences) == "“Peter was hanged at dawn.” [1]"
+
+
+def test_no_quote_runs_over_a_paragraphs_end():
+    found = evidence(passage(1, "Marn broke its dyke.\n\nSo the people left Marn."), 0.4, 0.5)
+    said = answer(asked("Why did the people leave Marn?", "reason"), found)
+    assert [c.quote for c in said.citations] == ["Marn broke its dyke.", "So the people left Marn."]
+    assert "\n" not in joined(said.sentences)
 
 
 def test_a_portrait_draws_on_several_passages_and_begins_with_the_lead():
@@ -107,6 +137,16 @@ def test_tellings_speak_for_themselves():
     assert not any(sentence.block for sentence in plain.sentences)
     whole = evidence(passage(3, "Ilvane is a queen."), 0.38)
     assert not any(s.block for s in answer(asked("What became of Ilvane?"), books, whole).sentences)
+
+
+def test_a_telling_beside_the_point_is_no_side_and_a_yes_has_none():
+    books = evidence(passage(1, "Marn fell at Osk.", ("In the books",), "books"), 0.6)
+    games = evidence(passage(2, "Marn sells salt in Brennport.", ("In the games",), "games"), 0.25, rank=1)
+    said = answer(asked("What became of Marn?"), books, games).sentences
+    assert len(said) == 2 and not any(sentence.block for sentence in said)
+    games = evidence(passage(2, "Marn did not fall.", ("In the games",), "games"), 0.5, rank=1)
+    said = answer(asked("Did Marn fall at Osk?", "yesno"), books, games).sentences
+    assert len(said) == 1 and said[0].text.startswith("Yes: “Marn fell")
 
 
 @pytest.mark.parametrize(

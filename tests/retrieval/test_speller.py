@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.names import Names
-from retrieval.words import clean
+from retrieval.words import clean, split
 
 TITLES = [
     "Geralt of Rivia", "Yennefer of Vengerberg", "Scoia'tael", "Triss Merigold", "Emhyr var Emreis", "Ciri", "Eithné",
     "Dandelion", "Vesemir", "Kaer Morhen", "Nilfgaard", "Aen Seidhe", "Zoltan Chivay", "Eskel", "Iorveth", "Novigrad",
     "The Wild Hunt", "Crach an Craite", "Eredin Bréacc Glas", "Brokilon", "Gaunter O'Dimm", "Łódź", "Bleobheris",
-    "Hill", "Gramps", "Count", "Theatre", "Wood", "Murder", "Hatred",
+    "Hill", "Gramps", "Count", "Theatre", "Wood", "Murder", "Hatred", "Realms",
+    "Reading", "Alvin", "Modron", "Arachas", "Code", "Phillip Strenger", "Philippa Eilhart",
 ]  # fmt: skip
 ENGLISH = {"wheat", "siren", "meat", "door"}
 NAMES = Names([(title, number) for number, title in enumerate(TITLES)], lambda word: word.lower() in ENGLISH)
@@ -38,6 +39,8 @@ NAMES = Names([(title, number) for number, title in enumerate(TITLES)], lambda w
         ("Trish", "Triss"),
         ("kaermorhn", "Kaer Morhen"),
         ("blobheris", "Bleobheris"),
+        ("phillipa", "Philippa"),  # a doubled letter is the least mistake
+        ("gearlts", "Geralt"),
     ],
 )
 def test_misspelt_names(wrong, right):
@@ -56,6 +59,8 @@ def test_possessives_keep_their_ending():
         *("cat", "wheat", "siren", "1268", "Frankfurt", "xyzzy", "oppenheimer", "president"),
         *("hell", "grumpy", "couldn't", "they’re", "who'd", "I'm"),  # near Hill, Gramps, Count, theatre, Wood
         *("Mordor", "hagrid"),  # near murder and hatred
+        *("Alduin", "arthas"),  # of other worlds, two consonants from Alvin and Arachas
+        *("realise", "rereading", "codex"),  # English that an American list lacks or that is rare
     ],
 )
 def test_other_words_stay(word):
@@ -82,6 +87,12 @@ def test_of_two_equally_near_names_the_better_known_wins():
     entries = [("Ciri", 1), ("Sigi Reuven", 2)]
     assert Names(entries, lambda word: {"ciri": 700, "sigi": 8}.get(word, 0)).correct("siri")[0] == "Ciri"
     assert Names(entries, lambda word: {"ciri": 8, "sigi": 700}.get(word, 0)).correct("siri")[0] == "Sigi"
+
+
+def test_a_name_needs_no_article():
+    names = Names([("The Witcher 3", 1), ("The Witcher", 2), ("The Wild Hunt", 3)], lambda word: 1)
+    found = {text: [m.pages for m in names.mentions(split(text))] for text in ("witcher 3", "witcher", "wild hunt")}
+    assert found == {"witcher 3": [(1,)], "witcher": [], "wild hunt": [(3,)]}
 
 
 def test_exact_names_of_an_archive_never_change(shelf):
@@ -114,3 +125,6 @@ def test_a_possessive_without_its_apostrophe_still_names():
     for question in ("where do griffins live?", "ciris", "ciris and geralt", "the iris grows"):
         assert names.correct(question)[1].get("ciris") is None
     assert names.correct("what hurts griffins")[1] == {}
+    # What an article about a creature names is put in the plural.
+    names = Names([("Ciri", 1), ("Wild Boar", 2), ("Boar", 2)], lambda word: True, frozenset({1}))
+    assert names.correct("do boars charge ciris horse")[1] == {"ciris": "ciri's"}
