@@ -76,9 +76,12 @@ class Answer:
     nearest: tuple[str, ...] = ()  # titles worth trying when the archives are silent
 
     def as_turn(self) -> Turn:
-        """What the next turn needs to know of this one."""
-        titles = tuple(dict.fromkeys(citation.title for citation in self.citations))
-        return Turn(self.standalone_question, "" if self.abstained else self.answer, titles)
+        """What the next turn needs to know of this one; of a refusal, what it came closest to: "it" may mean that."""
+        titles = [citation.title for citation in self.citations]
+        if self.abstained:
+            titles += [self.closest.title] if self.closest else []
+            titles += self.nearest[:1]
+        return Turn(self.standalone_question, "" if self.abstained else self.answer, tuple(dict.fromkeys(titles)))
 
     def to_json(self) -> dict[str, Any]:
         """The contract's keys and nothing else, ready for ``json.dumps``."""

@@ -11,15 +11,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from app.text import words
+from app.text import STOPWORDS, words
+from retrieval.words import clean
 
 ANSWER_NAMES = 5  # names of an answer that are candidates: it begins with what was asked for
 OLDER_NAMES = 3
+UNLISTED_NAMES = 2  # names of an answer that no article bears
 
 _CITATION = re.compile(r"\s*\[\d+\]")
 _POINTS = re.compile(
@@ -27,6 +29,12 @@ _POINTS = re.compile(
 )
 _PERSONS = {"he": "he", "him": "he", "his": "he", "she": "she", "her": "she", "hers": "she"}
 _ASKS_NAME = re.compile(r"^\W*(?:and |so |but )*(?:who|what|which|whose|whom)\b", re.I)
+# "Which prison …?" asks for a thing of that sort: what stands beside the word in the answer is the thing.
+_ASKS_SORT = re.compile(
+    r"\b(?:which|what)\s+([^\W\d_]+)(?:\s+([^\W\d_]+)\s+(?:do|does|did|is|are|was|were|has|have|had|can|could)\b)?",
+    re.I,
+)
+BESIDE = 4  # words between a name and the word for its sort, at most: "a doppler who was called Dudu"
 _ASKS_PLACE = re.compile(r"\bwhere\b|\bwhich (?:city|town|place|castle|inn|village|school)\b", re.I)
 _ASIDE = re.compile(
     r"\b(?:topic|unrelated|else|different|moving|btw|anyway|switch|by the way|question|off topic)\b", re.I
@@ -52,7 +60,10 @@ class Names(Protocol):
 
 @dataclass(slots=True)
 class Candidate:
-    """A name that may be meant, and where it stood: source → its place there, from 0."""
+    """A name that may be meant, and where it stood: source → its place there, from 0.
+
+    ``pages`` is empty for a name in capitals that no article bears.
+    """
 
     name: str
     pages: frozenset[int]
@@ -71,18 +82,36 @@ LEARNT = json.loads(Path(__file__).with_name("learnt.json").read_text(encoding="
 WEIGHTS = Weights(LEARNT["carry"], LEARNT["carry_none"])
 
 
+def proper_names(text: str) -> list[str]:
+    """Runs of capitalised words in order: what is a name where no list of names holds it."""
+    runs: list[list[tuple[int, int]]] = []
+    for at, word in enumerate(words(text)):
+        lone_start = at == 0 and word.raw.casefold() in STOPWORDS
+        if not word.is_capital or lone_start or word.raw.casefold() in STOPWORDS:
+            continue
+        bare_end = word.end - 2 if word.raw[-2:] in ("'s", "’s") else word.end
+        between = text[runs[-1][-1][1] : word.start] if runs else ""
+        if runs and re.fullmatch(r"\s+(?:(?:of|the|var|aep|de|von|an) )*", between):
+            runs[-1].append((word.start, bare_end))
+        else:
+            runs.append([(word.start, bare_end)])
+    return [text[run[0][0] : run[-1][1]] for run in runs]
+
+
 def candidates(question: str, history: Sequence[Turn], names: Names) -> list[Candidate]:
     """The names of the last two turns that the question itself does not hold, each once."""
     own = names.pages(question)
     found: list[Candidate] = []
 
-    def add(where: str, place: int, name: str, pages: frozenset[int]) -> None:
-        if pages & own:
-            return
-        candidate = next((c for c in found if c.pages & pages), None)
+    def add(where: str, place: int, name: str, pages: frozenset[int]) -> Candidate | None:
+        if pages & own or (not pages and _holds(question, name)):
+            return None
+        same = (c for c in found if c.pages & pages or (not pages and _holds(c.name, name)))
+        candidate = next(same, None)
         if candidate is None:
             found.append(candidate := Candidate(name, pages))
         candidate.where.setdefault(where, place)
+        return candidate
 
     last = history[-1]
     for place, mention in enumerate(names.mentions(last[0])):
@@ -90,14 +119,73 @@ def candidates(question: str, history: Sequence[Turn], names: Names) -> list[Can
     for title in last[2] if len(last) > 2 else ():
         for mention in names.mentions(title)[:1]:
             add("title", 0, *mention)
-    for place, mention in enumerate(names.mentions(_CITATION.sub("", last[1]))[:ANSWER_NAMES]):
-        add("answer", place, *mention)
+    answer = clean(_CITATION.sub("", last[1]))
+    told = _places(names.mentions(answer), answer)
+    beside = _beside(answer, _sort_asked(last[0]))
+    for place, (at, name, pages) in enumerate(told):
+        is_told = beside(at, at + len(name))
+        candidate = add("answer", place, name, pages) if place < ANSWER_NAMES or is_told else None
+        if candidate and is_told:
+            candidate.where.setdefault("beside", place)
+    for at, name in _unlisted(answer, told):
+        candidate = add("answer", ANSWER_NAMES, name, frozenset())
+        if candidate and beside(at, at + len(name)):
+            candidate.where.setdefault("beside", ANSWER_NAMES)
     for older in history[-2:-1]:
         for place, mention in enumerate(names.mentions(older[0])):
             add("older question", place, *mention)
         for place, mention in enumerate(names.mentions(_CITATION.sub("", older[1]))[:OLDER_NAMES]):
             add("older answer", place, *mention)
     return found
+
+
+def _holds(text: str, name: str) -> bool:
+    return re.search(rf"\b{re.escape(name)}\b", text, re.I) is not None
+
+
+def _places(mentions: Sequence[tuple[str, frozenset[int]]], text: str) -> list[tuple[int, str, frozenset[int]]]:
+    """Where each name of a ``clean`` text begins."""
+    out, at = [], 0
+    for name, pages in mentions:
+        at = text.index(name, at)
+        out.append((at, name, pages))
+        at += len(name)
+    return out
+
+
+def _unlisted(text: str, listed: Sequence[tuple[int, str, frozenset[int]]]) -> list[tuple[int, str]]:
+    """Names in capitals that no article bears; a capital that only begins a sentence is none."""
+    out = []
+    for name in proper_names(text):
+        for match in re.finditer(rf"(?<=[^\W_][ ,;] ){re.escape(name)}\b|(?<=[^\W_] ){re.escape(name)}\b", text):
+            if not any(at < match.end() and match.start() < at + len(known) for at, known, _ in listed):
+                out.append((match.start(), name))
+                break
+    return out[:UNLISTED_NAMES]
+
+
+def _sort_asked(question: str) -> frozenset[str]:
+    """Stems of the words for what was asked for: "Which blade oil do I …" → blade, oil; "Which elf shot …" → elf."""
+    asked = _ASKS_SORT.search(question)
+    found = words(" ".join(part for part in asked.groups() if part)) if asked else []
+    return frozenset(word.stem for word in found if not found[0].is_stop)
+
+
+def _beside(text: str, sort: frozenset[str]) -> Callable[[int, int], bool]:
+    """Whether a name at these offsets holds a word for the sort asked for, or stands beside one in its sentence."""
+    cut = words(text) if sort else []
+    places = [i for i, word in enumerate(cut) if word.stem in sort]
+
+    def is_beside(start: int, end: int) -> bool:
+        own = [i for i, word in enumerate(cut) if start <= word.start < end]
+        for i in places if own else ():
+            first, last = (i, own[0]) if i < own[0] else (own[-1], i)
+            between = text[cut[first].end : cut[last].start] if first < last else ""
+            if own[0] <= i <= own[-1] or (last - first <= BESIDE and not re.search(r"[.;:!?]", between)):
+                return True
+        return False
+
+    return is_beside
 
 
 def features(c: Candidate, question: str, history: Sequence[Turn], names: Names) -> dict[str, float]:
@@ -130,6 +218,7 @@ def features(c: Candidate, question: str, history: Sequence[Turn], names: Names)
         "question_and_title": in_question and in_title,
         "told": told,
         "told_first": told and c.where.get("answer") == 0,
+        "told_sort": "beside" in c.where and not in_question,
         "told_place": in_answer and is_place and _ASKS_PLACE.search(asked) is not None,
         "pronoun_fits": fits,
         "pronoun_differs": bool(person) and not fits,
@@ -139,6 +228,7 @@ def features(c: Candidate, question: str, history: Sequence[Turn], names: Names)
         "they_group": is_they and bool(kinds & {"faction", "creature"}),
         "there_place": is_there and is_place,
         "there_other": is_there and not is_place,
+        "unlisted": not c.pages,
         "work": "work" in kinds,
         "quest": "quest" in kinds,
         "character": "character" in kinds,

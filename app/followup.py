@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from app.carry import Turn
+from app.carry import proper_names as proper_names
 from app.text import STOPWORDS, words
 
 NamesIn = Callable[[str], list[str]]
@@ -30,7 +31,15 @@ _PRONOUN = re.compile(r"\b(he|him|his|she|her|hers|it|its|they|them|their|theirs
 # "it" that stands for nothing: "What is it called when", "is it true that"
 _EMPTY_IT = re.compile(r"\bis it (?:true|possible|that)\b|\bit is (?:true|said)\b", re.I)
 _ADDITION = re.compile(
-    r"^\W*(?:and|or|but|so|ok(?:ay)?|then|also)?[\s,]*(?:what|how) about\b\s*|^\W*(?:and|or|but)\b[\s,]*", re.I
+    r"^\W*(?:and|or|but|so|ok(?:ay)?|then|also)?[\s,]*(?:what|how) about\b\s*"
+    r"|^\W*(?:(?:ok(?:ay)?|so|then|well)\b[\s,]*)?(?:and|or|but)\b[\s,]*",
+    re.I,
+)
+# An addition that asks by itself: "And who trained her?", "And Yennefer, what did she say?"
+_OWN_QUESTION = re.compile(
+    r"^\W*(?:(?:who|what|where|when|how)(?:['’]?s)?|whose|whom|why|which|did|does|is|was|are|were|if)\b"
+    r"|[,;:?!]\s+\w|\b(?:who|what|which|whose|whom)\b",
+    re.I,
 )
 _BARE = re.compile(r"^\W*(?:and |but |so )*(why|how|when|where|how so|how come|why not|what for)\W*$", re.I)
 _MORE = re.compile(
@@ -42,31 +51,26 @@ _MORE = re.compile(
 _CANON = re.compile(
     r"^\W*(?:in|according to) (?:the )?.*\b(?:books?|novels?|games?|series|show|tv|netflix|saga)\b\W*$", re.I
 )
+_TELLING = re.compile(
+    r"\s*\b(?:in|according to) (?:the )?(?:netflix |television |tv )?(?:books?|novels?|games?|series|show|saga)\b", re.I
+)
 _RELATION = re.compile(
     r"\b(?:mother|father|parents?|wife|husband|son|daughter|children|sister|brother|grand\w+|lovers?|mentor|teacher|"
     r"friends?|enem(?:y|ies)|horse|ruler|king|queen|leader|killer|creator|author)\b",
     re.I,
 )
+# What may stand after the object "her"; any other word after it is hers: "show her alive", "let her run", "her mother".
+_BARE_WORDS = (
+    "alive dead alone away back home asleep free safe together get go come run leave stay live die escape see keep win "
+    "become"
+)
+_NOT_HERS = STOPWORDS - {"own", "most", "will"} | set(_BARE_WORDS.split())
+_PREPOSITION = re.compile(r"(?:in|on|at|by|from|for|with|after|before|during|to|of)\b", re.I)
+_PERSONS = ("he", "she")
 _CITATION = re.compile(r"\s*\[\d+\]")
 READINGS = 3  # a follow-up is tried with, at most
 UNLIKELY = 0.05  # probability under which a reading is not tried
 SHORT_ANSWER = 12  # words: an answer no longer than this is taken to name what was asked for
-
-
-def proper_names(text: str) -> list[str]:
-    """Runs of capitalised words in order: the floor where no list of names is at hand."""
-    runs: list[list[tuple[int, int]]] = []
-    for at, word in enumerate(words(text)):
-        lone_start = at == 0 and word.raw.casefold() in STOPWORDS
-        if not word.is_capital or lone_start or word.raw.casefold() in STOPWORDS:
-            continue
-        bare_end = word.end - 2 if word.raw[-2:] in ("'s", "’s") else word.end
-        between = text[runs[-1][-1][1] : word.start] if runs else ""
-        if runs and re.fullmatch(r"\s+(?:(?:of|the|var|aep|de|von|an) )*", between):
-            runs[-1].append((word.start, bare_end))
-        else:
-            runs.append([(word.start, bare_end)])
-    return [text[run[0][0] : run[-1][1]] for run in runs]
 
 
 def _candidates(history: Sequence[Turn], names_in: NamesIn, prefer_topic: bool) -> list[str]:
@@ -93,26 +97,48 @@ def _fitting(candidates: Sequence[str], pronoun: str, gender_of: GenderOf) -> st
         for name, gender in genders:
             if gender == wanted:
                 return name
-    # "they" may stand for any name, and a creature that is an "it" to us may be a "he" to the reader.
-    return candidates[0] if candidates and pronoun in ("they", "it") else None
+    # "they" may be a people or a beast, and so may "it"; neither is one man or one woman.
+    return next((name for name, gender in genders if pronoun not in _PERSONS and gender not in _PERSONS), None)
 
 
-def _fill_in(text: str, candidates: Sequence[str], gender_of: GenderOf) -> str:
-    """Put names in the place of the pronouns."""
+def _fill_in(
+    text: str, own: Sequence[str], candidates: Sequence[str], spare: Sequence[str], gender_of: GenderOf
+) -> str:
+    """Put names in the place of the pronouns, each name once: what follows in the same gender still points to it.
+
+    Args:
+        own: names in the text itself; a pronoun that stands after one may mean it.
+        spare: persons for a pronoun that no candidate fits, once one was put in: "how long did she outlive him".
+    """
+    placed: dict[str, str] = {}
+
+    def is_own(gender: str, at: int) -> bool:
+        before = [gender_of(name) for name in own if text.find(name) < at]
+        alike = (gender,) if gender in _PERSONS else ("it", "they")
+        return any(one in (*alike, "") for one in before)
 
     def replace(match: re.Match[str]) -> str:
         pronoun = match[0].casefold()
         following = re.match(r"\s+([^\W\d_]+)", text[match.end() :])
         owns = pronoun in _OWNER or (
-            pronoun == "her" and following is not None and following[1].casefold() not in STOPWORDS
+            pronoun == "her" and following is not None and following[1].casefold() not in _NOT_HERS
         )
         gender = _OWNER.get(pronoun) or _SUBJECT.get(pronoun) or "she"
-        name = _fitting(candidates, gender, gender_of)
+        if gender in placed or is_own(gender, match.start()):
+            return match[0]
+        name = _fitting([name for name in candidates if name not in placed.values()], gender, gender_of)
+        if name is None and gender in _PERSONS:
+            others = (name for name in spare if name not in placed.values())
+            name = next((name for name in others if gender_of(name) == gender), None)
         if name is None:
             return match[0]
+        placed[gender] = name
         return f"{name}'s" if owns else name
 
-    return _PRONOUN.sub(replace, text)
+    filled = _PRONOUN.sub(replace, text)
+    if spare and not set(candidates) & set(placed.values()):
+        return _fill_in(text, own, candidates, (), gender_of)
+    return filled
 
 
 def standalone(
@@ -128,37 +154,44 @@ def standalone(
         candidates: names that may be meant, the likeliest first; None: the last ones that were named.
     """
 
+    return _complete(question, history, names_in, gender_of, candidates)[0]
+
+
+def _complete(
+    question: str,
+    history: Sequence[Turn],
+    names_in: NamesIn,
+    gender_of: GenderOf,
+    candidates: Sequence[str] | None,
+    spare: Sequence[str] = (),
+) -> tuple[str, bool]:
+    """``standalone``, and whether it is sure to leave nothing out, as the last question asked of another name."""
+
     def meant(prefer_topic: bool) -> Sequence[str]:
         return _candidates(history, names_in, prefer_topic) if candidates is None else candidates
 
     text = question.strip()
     if not history or not text:
-        return text
+        return text, True
     last = history[-1][0].strip()
     if bare := _BARE.match(text):
-        return f"{last} {bare[1].capitalize()}?"
+        return f"{last} {bare[1].capitalize()}?", False
     if _CANON.match(_ADDITION.sub("", text)):
-        return f"{last.rstrip(' ?.!')} {_ADDITION.sub('', text).strip().rstrip('?.! ')}?"
+        telling = _ADDITION.sub("", text).strip().rstrip("?.! ")
+        return f"{_TELLING.sub('', last).rstrip(' ?.!')} {telling}?", True
     if _MORE.match(text):
         topic = meant(prefer_topic=True)
-        return f"Tell me about {topic[0]}." if topic else last
+        return (f"Tell me about {topic[0]}." if topic else last), False
 
     addition = _ADDITION.match(text)
     rest = text[addition.end() :] if addition else text
     own = names_in(rest)
-    pronoun = None if _EMPTY_IT.search(rest) else _PRONOUN.search(rest)
-    # A name before the pronoun is what the pronoun means: "Who is Yennefer and what did she do?"
-    if pronoun and any(rest.find(name) < pronoun.start() for name in own):
-        pronoun = None
-    if pronoun:
-        rest = _fill_in(rest, meant(prefer_topic=bool(addition)), gender_of)
-    if (
-        addition
-        and len(words(rest)) <= 8
-        and not re.match(r"\W*(?:who|what|when|where|why|how|which|did|does|is|was|are|were)\b", rest, re.I)
-    ):
-        return _same_question(last, rest.strip().rstrip("?.! "), names_in, bool(own) and not pronoun)
-    return rest[:1].upper() + rest[1:] if addition else rest
+    points = not _EMPTY_IT.search(rest) and _PRONOUN.search(rest) is not None
+    if points:
+        rest = _fill_in(rest, own, meant(prefer_topic=bool(addition)), spare, gender_of)
+    if addition and len(words(rest)) <= 8 and not _OWN_QUESTION.search(rest):
+        return _same_question(last, rest.strip().rstrip("?.! "), names_in, gender_of, bool(own) and not points)
+    return (rest[:1].upper() + rest[1:] if addition else rest), False
 
 
 def readings(
@@ -177,24 +210,34 @@ def readings(
         likely: names and their probabilities, best first; "" for none (``app.carry.likely``).
     """
     out: dict[str, float] = {}
+    spare = [name for name, probability in likely if name and probability >= UNLIKELY]
     for name, probability in likely[:READINGS]:
         if probability < UNLIKELY and out:
             break
-        text = standalone(question, history, names_in, gender_of, [name] if name else [])
-        if name and name.casefold() not in text.casefold():
+        meant = [name] if name else []
+        text, is_complete = _complete(question, history, names_in, gender_of, meant, spare if name else ())
+        if name and not is_complete and name.casefold() not in text.casefold():
             text = f"{text.rstrip(' ?.!')} {name}?"
         out[text] = out.get(text, 0.0) + probability
     return list(out.items())
 
 
-def _same_question(last: str, about: str, names_in: NamesIn, is_name: bool) -> str:
+def _same_question(last: str, about: str, names_in: NamesIn, gender_of: GenderOf, is_name: bool) -> tuple[str, bool]:
     """ "And Yennefer?" asks the last question about Yennefer; "and Ciri's mother?" is a question by itself."""
     old = names_in(last)
-    if is_name and old and not _RELATION.search(about):
-        # The name that stands last is what the question was about: "Who in Kaer Morhen trained Geralt?"
-        head, found, tail = last.rpartition(old[-1])
+    if is_name and old and not _RELATION.search(about) and not _PREPOSITION.match(about):
+        about = re.sub(r"(?:['’]s)?(?:\s+(?:himself|herself|itself|too|then))?$", "", about)
+        # The name that stands last is what the question was about: "Who in Kaer Morhen trained Geralt?"  But one person
+        # is asked for in another's place: "Who played Yennefer in The Hexer?"
+        alike = [name for name in old if _sort(gender_of(name)) == _sort(gender_of(about))]
+        head, found, tail = last.rpartition((alike or old)[-1])
         if found:
-            return f"{head}{about}{tail}"
+            begun = re.search(r"\b(?:the|a|an) $", head, re.I) is not None
+            return f"{head}{re.sub(r'^(?:the|a|an) ', '', about, flags=re.I) if begun else about}{tail}", True
     if _RELATION.search(about):
-        return f"Who is {about}?"
-    return f"What about {about}?"
+        return f"Who is {about}?", False
+    return f"What about {about}?", False
+
+
+def _sort(gender: str) -> str:
+    return "person" if gender in _PERSONS else "thing" if gender else ""

@@ -91,7 +91,7 @@ def judge(verdicts: Rows, premises: Rows, yes: dict[str, float], premise: dict[s
     the other questions are wrongly taken for one."""
     said = [(verdict.probability(features, yes), is_yes) for features, is_yes in verdicts]
     given = [(p > 0.5) == is_yes for p, is_yes in said if max(p, 1 - p) >= verdict.SURE]
-    doubted = [(verdict.probability(f, premise) >= verdict.CONTRADICTED, is_false) for f, is_false in premises]
+    doubted = [(verdict.doubted(f, premise), is_false) for f, is_false in premises]
     return {
         "verdicts_given": _share(len(given), len(said)),
         "verdicts_right": _share(sum(given), len(given)),
@@ -130,11 +130,11 @@ def turns(path: Path, names: Names) -> list[Case]:
 def _case(question: str, whole: str, history: list[Turn], names: Names) -> Case:
     found = carry.candidates(question, history, names)
     wanted = names.pages(whole) - names.pages(question)
-    right = [bool(c.pages & wanted) for c in found]
+    right = [bool(c.pages & wanted) if c.pages else c.name.casefold() in whole.casefold() for c in found]
     return Case(
         [carry.features(c, question, history, names) for c in found],
         carry.none_features(question, names),
-        [*right, not wanted],
+        [*right, not wanted and not any(right)],
     )
 
 

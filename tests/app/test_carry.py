@@ -40,6 +40,37 @@ def test_a_pronoun_finds_its_name(known, question, first):
     assert "" in {name for name, _ in options}
 
 
+def test_what_stands_beside_the_sort_asked_for_is_told(known):
+    asked = Turn(
+        "Which elf healed Tobiah?", "“Tobiah lay near Brennport; he was healed by the elf Vienne.” [1]", ("Orsolya",)
+    )
+    found = carry.candidates("Where was she born?", [asked], known)
+    assert {c.name: c.where for c in found} == {
+        "Tobiah": {"question": 0, "answer": 0},
+        "Orsolya": {"title": 0},
+        "Brennport": {"answer": 1},
+        "Vienne": {"answer": carry.ANSWER_NAMES, "beside": carry.ANSWER_NAMES},
+    }
+    told = {c.name for c in found if carry.features(c, "Where was she born?", [asked], known)["told_sort"]}
+    assert told == {"Vienne"}  # no article bears the name
+    assert "Vienne" not in {c.name for c in carry.candidates("Where was Vienne born?", [asked], known)}
+
+
+def test_the_sort_may_be_part_of_the_name(known):
+    asked = Turn("Which archers carve their bows?", "“They are the archers of the Scoia'tarn. Orsolya is none.” [1]")
+    found = {c.name: c.where for c in carry.candidates("Who leads them?", [asked], known)}
+    assert "beside" in found["Scoia'tarn"]
+    assert "beside" not in found["Orsolya"]  # in a sentence of its own
+
+
+def test_a_refusal_leaves_what_it_came_closest_to(make):
+    answer = make().ask("Which lighthouse of Brennport was built by Zyxnarok Blorft?")
+    assert answer.abstained and answer.nearest
+    turn = answer.as_turn()
+    assert turn.answer == "" and answer.nearest[0] in turn.titles
+    assert answer.closest is None or turn.titles[0] == answer.closest.title
+
+
 def test_a_new_topic_carries_nothing(known):
     options = carry.likely("By the way, how many lighthouses does the harbour city of Brennport have?", [ASKED], known)
     assert options[0][0] == ""
