@@ -77,12 +77,12 @@ class Streams(Protocol):
 
 def history_of(turns: Sequence[Turn]) -> list[carry.Turn]:
     """Earlier questions, as they were understood, with their answers; small talk and empty turns leave no trace, and
-    of a refusal the question alone is left."""
+    of a refusal the question and what came nearest are left."""
     out = []
     for turn in turns:
         if turn.answer is None or smalltalk.reply(turn.question) is not None:
             continue
-        titles = tuple(dict.fromkeys(citation["title"] for citation in turn.answer["citations"]))
+        titles = tuple(dict.fromkeys([*(source["title"] for source in turn.sources), *turn.nearest[:1]]))
         said = "" if turn.answer["abstained"] else turn.answer["answer"]
         out.append(carry.Turn(turn.answer["standalone_question"], said, titles))
     return out[-REMEMBERED:]

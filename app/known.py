@@ -51,6 +51,8 @@ class Known:
         if "female" in stated or "male" in stated:
             return "she" if "female" in stated else "he"
         text = " ".join(row["text"] for row in rows).casefold()
-        counts = {pronoun: len(pattern.findall(text)) for pronoun, pattern in _PRONOUNS.items()}
+        # A thing's article may speak of persons more often than of the thing.
+        living = self.kind(pages[0]) in ("", "character", "creature")
+        counts = {p: len(rule.findall(text)) for p, rule in _PRONOUNS.items() if living or p in ("it", "they")}
         winner = max(counts, key=lambda pronoun: counts[pronoun])
         return winner if counts[winner] else ""
