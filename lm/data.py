@@ -42,7 +42,7 @@ TOKENIZER_MIX = [
 ]
 
 # Share of pretraining tokens by source.  The domain and its neighbours in kind come round more often than their size,
-# but in a billion tokens no source more than some forty times: past that, repetition teaches nothing (Muennighoff et al.
+# but in a billion tokens no source more than some forty times: past that, repeats teach nothing (Muennighoff et al.
 # 2023).  Star Wars is a third of all lore and is held to a tenth of the mix, cartoon trivia to a fiftieth.
 PRETRAIN_MIX = {
     "codex": 0.012,
