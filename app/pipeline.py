@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lm.reader import TracedToken
 
 LIKELY = 0.1  # how much a reading's own probability counts beside the confidence in its answer, as logarithms
-CLEAR = 0.8  # a reading that is so likely, and so well answered, needs no other
+ENOUGH = 0.3  # a reading whose probability times its confidence is so high needs no other: each costs a search
 
 
 class Search(Protocol):
@@ -147,7 +147,7 @@ class Pipeline:
         weighed = []
         for reading, probability in readings:
             weighed.append((self._weigh(reading, canon, clock), probability))
-            if probability > CLEAR and weighed[0][0][3] > CLEAR:
+            if probability * weighed[-1][0][3] > ENOUGH:
                 break
         # What a follow-up leaves out is for the archives to say too: they answer the right reading better.
         (understood, hits, best, sure), _ = max(
