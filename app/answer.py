@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from app.carry import Turn
+from corpus.store import StoredPassage
 from retrieval.search import Hit
 
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ class Citation:
 
     def __post_init__(self) -> None:
         assert self.passage[self.start : self.end] == self.quote, "a quote must stand where its offsets say"
+
+    @classmethod
+    def of(cls, n: int, passage: StoredPassage, start: int, end: int, score: float) -> Citation:
+        """Of ``passage.text[start:end]``."""
+        return cls(
+            n, passage.display_title or passage.title, passage.url, " › ".join(passage.path), passage.canon,
+            passage.text, passage.text[start:end], start, end, score,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

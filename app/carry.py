@@ -85,9 +85,8 @@ WEIGHTS = Weights(LEARNT["carry"], LEARNT["carry_none"])
 def proper_names(text: str) -> list[str]:
     """Runs of capitalised words in order: what is a name where no list of names holds it."""
     runs: list[list[tuple[int, int]]] = []
-    for at, word in enumerate(words(text)):
-        lone_start = at == 0 and word.raw.casefold() in STOPWORDS
-        if not word.is_capital or lone_start or word.raw.casefold() in STOPWORDS:
+    for word in words(text):
+        if not word.is_capital or word.raw.casefold() in STOPWORDS:
             continue
         bare_end = word.end - 2 if word.raw[-2:] in ("'s", "’s") else word.end
         between = text[runs[-1][-1][1] : word.start] if runs else ""
@@ -120,7 +119,7 @@ def candidates(question: str, history: Sequence[Turn], names: Names) -> list[Can
         for mention in names.mentions(title)[:1]:
             add("title", 0, *mention)
     answer = clean(_CITATION.sub("", last[1]))
-    told = _places(names.mentions(answer), answer)
+    told = places(names.mentions(answer), answer)
     beside = _beside(answer, _sort_asked(last[0]))
     for place, (at, name, pages) in enumerate(told):
         is_told = beside(at, at + len(name))
@@ -143,7 +142,7 @@ def _holds(text: str, name: str) -> bool:
     return re.search(rf"\b{re.escape(name)}\b", text, re.I) is not None
 
 
-def _places(mentions: Sequence[tuple[str, frozenset[int]]], text: str) -> list[tuple[int, str, frozenset[int]]]:
+def places(mentions: Sequence[tuple[str, frozenset[int]]], text: str) -> list[tuple[int, str, frozenset[int]]]:
     """Where each name of a ``clean`` text begins."""
     out, at = [], 0
     for name, pages in mentions:

@@ -22,6 +22,7 @@ from app.question import Question
 from app.text import content, stems, words
 from corpus.store import StoredPassage
 from retrieval.search import Hit
+from retrieval.words import without_note
 
 Length = Literal["short", "normal", "long"]
 
@@ -34,7 +35,6 @@ NAMED = frozenset({"person", "place", "time", "count"})  # kinds of question tha
 ITEMS = 3  # values of an infobox row from which they are set as a list
 PRONOUN_START = re.compile(r"^(?:he|she|it|they|his|her|their|its|this|these|both)\b", re.I)
 OTHERWISE = "The archives tell it differently: "
-_NOTE = re.compile(r"\s*\([^()]*\)\s*$")
 TELLINGS = {"books": "In the books", "games": "In the games", "tv": "In the series"}
 
 
@@ -170,7 +170,7 @@ class Composer:
         if self.question.wants_list:
             return True
         fact = ev.fact_line(row.text)
-        return fact is None or stems(_NOTE.sub("", fact.label)) <= stems(self.question.text)
+        return fact is None or stems(without_note(fact.label)) <= stems(self.question.text)
 
     def _adds(self, e: ev.Evidence) -> bool:
         """Whether a sentence behind the best one could tell a name or a number that is asked for and not yet told."""
@@ -235,7 +235,7 @@ class Composer:
 
         It does where it holds no word of its article's title, nor of another name by which the question calls it.
         """
-        names = {word.stem for word in content(_NOTE.sub("", passage.title))}
+        names = {word.stem for word in content(without_note(passage.title))}
         names |= {term.stem for term in self.question.terms if passage.page in term.pages}
         return bool(names) and not names & stems(text)
 
@@ -246,12 +246,7 @@ class Composer:
             if (citation.passage, citation.start, citation.end) == (passage.text, start, end):
                 return citation.n
         n = len(self.citations) + 1
-        self.citations.append(
-            Citation(
-                n, passage.display_title or passage.title, passage.url, " › ".join(passage.path), passage.canon,
-                passage.text, passage.text[start:end], start, end, round(hit.score, 5),
-            )
-        )  # fmt: skip
+        self.citations.append(Citation.of(n, passage, start, end, round(hit.score, 5)))
         return n
 
 

@@ -15,8 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from app.carry import Turn
-from app.carry import proper_names as proper_names
+from app.carry import Turn, proper_names
 from app.text import STOPWORDS, words
 
 NamesIn = Callable[[str], list[str]]

@@ -218,12 +218,9 @@ class Pipeline:
 
     def _names_in(self, text: str) -> list[str]:
         """Names in a text: what the archive knows by that name, and other capitalised words."""
-        found, at = [], 0
-        for name, _ in self.known.mentions(text):
-            at = clean(text).find(name, at)
-            found.append((at, at + len(name), name))
-            at += len(name)
-        for name in followup.proper_names(text):
+        known = carry.places(self.known.mentions(text), clean(text))
+        found = [(at, at + len(name), name) for at, name, _ in known]
+        for name in carry.proper_names(text):
             at = text.find(name)
             if not any(a < at + len(name) and at < b for a, b, _ in found):
                 found.append((at, at + len(name), name))

@@ -30,14 +30,13 @@ from corpus import chunk, codex
 from corpus.pairs import read_zst, wiki_article
 from encoder import Encoder
 from retrieval.evaluate import read_questions
-from retrieval.index import IVF
+from retrieval.index import IVF, IVF_SAMPLE, cells_for
 
 faiss: Any = _faiss  # its type stubs know half of it
 
 SIZES = (10_000, 100_000, 1_000_000)
 DEPTHS = (10, 50)
 NEIGHBOURS = 16
-IVF_SAMPLE = 64  # training vectors a cell: k-means over more took longer and found no more
 
 # Name → FAISS factory string, {cells} being 2 √n, and the widths of search to try.
 SPECS: dict[str, tuple[str, dict[str, int], Sequence[int]]] = {
@@ -88,8 +87,9 @@ def more(base: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
 
 
 def build(spec: str, options: dict[str, int], vectors: np.ndarray) -> Any:
-    cells = round(2 * len(vectors) ** 0.5)
-    index = faiss.index_factory(vectors.shape[1], spec.format(cells=cells), faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(
+        vectors.shape[1], spec.format(cells=cells_for(len(vectors))), faiss.METRIC_INNER_PRODUCT
+    )
     if "efConstruction" in options:
         index.hnsw.efConstruction = options["efConstruction"]
     if not index.is_trained:

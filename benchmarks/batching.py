@@ -28,13 +28,12 @@ from app.pipeline import Pipeline
 from benchmarks.load import scripts
 from corpus.chunk import sentences
 from encoder import Candidate, Reranker
-from encoder.reranker import collate, examples
+from encoder.reranker import examples
 from lm import chat, generate
 from lm.reader import Reader
 from retrieval.search import CANDIDATES, Searcher
 
 GROUPS = (2, 4)
-PAIRS = 8  # candidates in one pass of the second stage, as ``Reranker.score`` takes them
 TOLERANCE = 0.05  # logits
 
 
@@ -81,21 +80,10 @@ def cases(pipeline: Pipeline, questions: Sequence[str], new: int) -> list[Case]:
     return out
 
 
-@torch.inference_mode()
 def score_together(stage: Reranker, group: Sequence[Case]) -> list[np.ndarray]:
     """What ``Reranker.score`` gives for each question, candidates of all of them sharing the passes."""
-    candidates = [candidate for case in group for candidate in case.candidates]
     made = [e for case in group for e in examples(stage.tokenizer, case.question, case.candidates, stage.length)]
-    order = sorted(range(len(made)), key=lambda i: len(made[i].ids))
-    out = [np.empty(0, np.float32)] * len(made)
-    for at in range(0, len(order), PAIRS):
-        rows = order[at : at + PAIRS]
-        counts = [len(candidates[i].spans) for i in rows]
-        tensors = collate([made[i] for i in rows], counts, stage.model.encoder.config.pad_id)
-        scores = stage.model(*tensors).masked_fill(tensors[3].sum(-1) == 0, -torch.inf)
-        for row, (i, n) in enumerate(zip(rows, counts, strict=True)):
-            out[i] = scores[row, :n].numpy()
-    return out
+    return stage.score_examples(made, [len(candidate.spans) for case in group for candidate in case.candidates])
 
 
 def stages(pipeline: Pipeline, new: int) -> dict[str, tuple[Callable[..., Any], Callable[..., Any]]]:

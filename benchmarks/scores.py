@@ -1,6 +1,6 @@
 """Shares with intervals, risk against coverage, and calibration, over rows of judged questions.
 
-A row is one question or one turn of a conversation (``benchmarks.results.row``).  Turns of one conversation stand and
+A row is one question or one turn of a conversation (``benchmarks.steps.row``).  Turns of one conversation stand and
 fall together, so intervals resample whole items: a cluster bootstrap (Field & Welsh, "Bootstrapping clustered data",
 JRSS B 2007), percentiles 2.5 and 97.5, seeded.
 """

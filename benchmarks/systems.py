@@ -12,8 +12,8 @@ from typing import Protocol
 
 from app import support
 from app.answer import Answer, Citation, Draft, Final, Sentence
+from app.carry import Turn
 from app.evaluate import TOP, Item
-from app.followup import Turn
 from app.pipeline import Pipeline
 from app.text import content, stems
 from benchmarks import lm
@@ -103,9 +103,10 @@ class BestSentence:
         if chosen is None:
             return Answer(question, question, NOTHING_FOUND, True, 0.0, (), timings, "floor", hits=tuple(hits))
         sentence = Sentence(f"{chosen.passage.text[start:end]} [1]", 1)
+        citation = Citation.of(1, chosen.passage, start, end, chosen.score)
         return Answer(
-            question, question, sentence.text, False, min(1.0, overlap / max(1, len(asked))),
-            (citation(1, chosen, start, end),), timings, "floor", sentences=(sentence,), hits=tuple(hits),
+            question, question, sentence.text, False, min(1.0, overlap / max(1, len(asked))), (citation,), timings,
+            "floor", sentences=(sentence,), hits=tuple(hits),
         )  # fmt: skip
 
 
@@ -150,7 +151,7 @@ class Assembled:
             if verdict is None:
                 said.append(Sentence(claim, 0))
                 continue
-            cited.append(citation(len(cited) + 1, hits[at], verdict.start, verdict.end))
+            cited.append(Citation.of(len(cited) + 1, hits[at].passage, verdict.start, verdict.end, hits[at].score))
             said.append(Sentence(claim, len(cited)))
         return Answer(
             question, question, text, False, 0.0, tuple(cited), timings, self.name,
@@ -172,14 +173,6 @@ def found(store: Store, ranker: Ranker, question: str) -> list[Hit]:
     """The ranking's first passages."""
     passages = store.passages(list(ranker(question))[:TOP])
     return [Hit(passage, 1 / (1 + rank)) for rank, passage in enumerate(passages)]
-
-
-def citation(n: int, hit: Hit, start: int, end: int) -> Citation:
-    passage = hit.passage
-    return Citation(
-        n, passage.display_title or passage.title, passage.url, " › ".join(passage.path), passage.canon, passage.text,
-        passage.text[start:end], start, end, hit.score,
-    )  # fmt: skip
 
 
 def alone(items: Sequence[Item]) -> list[Item]:

@@ -178,15 +178,19 @@ class Reranker:
         load_head(model, folder)
         return cls(model.to(dtype or best_dtype()), tokenizer)
 
-    @torch.inference_mode()
     def score(self, question: str, candidates: Sequence[Candidate], batch: int = 8) -> list[np.ndarray]:
         """For each candidate the scores of its sentences, float32; a sentence beyond the length limit gets -inf."""
         made = examples(self.tokenizer, question, candidates, self.length)
+        return self.score_examples(made, [len(candidate.spans) for candidate in candidates], batch)
+
+    @torch.inference_mode()
+    def score_examples(self, made: Sequence[Example], sentences: Sequence[int], batch: int = 8) -> list[np.ndarray]:
+        """As :meth:`score`, for pairs of any questions that were made into numbers; ``sentences`` of each pair."""
         order = sorted(range(len(made)), key=lambda i: len(made[i].ids))
         out: list[np.ndarray] = [np.empty(0, np.float32)] * len(made)
         for at in range(0, len(order), batch):
             rows = order[at : at + batch]
-            counts = [len(candidates[i].spans) for i in rows]
+            counts = [sentences[i] for i in rows]
             tensors = collate([made[i] for i in rows], counts, self.model.encoder.config.pad_id)
             scores = self.model(*tensors).masked_fill(tensors[3].sum(-1) == 0, -torch.inf)
             for row, (i, n) in enumerate(zip(rows, counts, strict=True)):

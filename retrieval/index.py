@@ -35,7 +35,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 METRIC = "inner_product"  # of unit vectors, so it is the cosine
 IVF_FROM = 200_000
-IVF = "IVF{cells},SQfp16"  # FAISS's name for it; cells as in ``_cells``
+IVF = "IVF{cells},SQfp16"  # FAISS's name for it; cells as in ``cells_for``
 IVF_SAMPLE = 64  # vectors a cell that k-means is given
 PROBES = 128  # cells that a query looks into: 99 % of the exact first 50 among a million vectors
 BATCH_SIZE = 256
@@ -311,7 +311,7 @@ def _sync(path: Path) -> None:
 # -- FAISS ---------------------------------------------------------------------------------------------------------
 
 
-def _cells(count: int) -> int:
+def cells_for(count: int) -> int:
     return round(2 * count**0.5)
 
 
@@ -319,7 +319,7 @@ def _empty(store: Store, encoder: PassageEncoder, kind: str, wanted: np.ndarray)
     """The one place that makes an index.  Ids are the passages' own, 63 bits."""
     if kind == "flat":
         return faiss.IndexIDMap2(faiss.IndexFlatIP(encoder.dimension))
-    cells = _cells(len(wanted))
+    cells = cells_for(len(wanted))
     index = faiss.index_factory(encoder.dimension, IVF.format(cells=cells), faiss.METRIC_INNER_PRODUCT)
     index.cp.min_points_per_centroid = 1  # otherwise it prints a warning about a small archive
     sample = np.random.default_rng(0).permutation(wanted)[: IVF_SAMPLE * cells]
@@ -329,7 +329,7 @@ def _empty(store: Store, encoder: PassageEncoder, kind: str, wanted: np.ndarray)
 
 def _fits(index: Any, count: int) -> bool:
     """Whether ``count`` vectors are still about as many as the cells were made for."""
-    return _kind(index) == "flat" or index.nlist / 2 <= _cells(count) <= index.nlist * 2
+    return _kind(index) == "flat" or index.nlist / 2 <= cells_for(count) <= index.nlist * 2
 
 
 def _kind(index: Any) -> str:

@@ -14,7 +14,7 @@ from itertools import dropwhile
 
 from corpus.store import Store
 from retrieval.speller import Speller
-from retrieval.words import Word, clean, split
+from retrieval.words import Word, clean, split, without_note
 
 MAX_NAME_WORDS = 8
 MAX_PAGES = 5
@@ -24,8 +24,6 @@ MAX_CORRECTIONS = 6
 
 PLURAL = ("creature", "alchemy", "gear", "magic", "culture")
 """Kinds of article whose subjects are several: *boars* is hardly *boar's*."""
-
-_NOTE = re.compile(r"\s*\([^()]*\)\s*$")  # "Ciri (novel)" is also just "Ciri"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +55,16 @@ class Names:
         self._shown: dict[str, str] = {}
         vocabulary: Counter[str] = Counter()
         for text, page in entries:
-            for variant in dict.fromkeys((clean(text), _NOTE.sub("", clean(text)))):
+            for variant in dict.fromkeys((clean(text), without_note(clean(text)))):
                 words = split(variant)
                 if not words or len(words) > MAX_NAME_WORDS or all(word.stop for word in words):
                     continue
                 # "The King": its "the" would make a rare phrase out of a common word.
                 rest = list(dropwhile(lambda word: word.stop, words))
                 core = tuple(word.text for word in rest)
-                for part in (words, rest) if len(rest) > 1 else (words,):  # "witcher 3" needs no "the"
-                    self._names.setdefault("".join(word.key for word in part), (core, set()))[1].add(page)
-                letters = "".join(word.key for word in words)
+                letters = _letters(words)
+                for name in (letters, _letters(rest)) if len(rest) > 1 else (letters,):  # "witcher 3" needs no "the"
+                    self._names.setdefault(name, (core, set()))[1].add(page)
                 for word in words:
                     vocabulary[word.key] += not word.stop
                     self._shown.setdefault(word.key, variant[word.start : word.end])
@@ -99,7 +97,7 @@ class Names:
         while at < len(words):
             for end in range(min(len(words), at + MAX_NAME_WORDS), at, -1):
                 part = words[at:end]
-                name = self._names.get("".join(word.key for word in part))
+                name = self._names.get(_letters(part))
                 if name and len(name[1]) <= MAX_PAGES and not all(word.stop for word in part):
                     found.append(Mention(name[0], tuple(sorted(name[1])), at, end))
                     break
@@ -141,3 +139,7 @@ class Names:
         if not (owns and key.endswith("s")) or key in self._names or key[:-1] not in self._names:
             return False
         return self._owners is None or bool(self._names[key[:-1]][1] & self._owners)
+
+
+def _letters(words: Iterable[Word]) -> str:
+    return "".join(word.key for word in words)

@@ -121,7 +121,8 @@ def _single(word: str) -> str:
 
 def _sounds_like(a: str, b: str) -> bool:
     """Whether two words have the same consonants; long ones may differ in one."""
-    return bool(OSA.distance(_sound(a), _sound(b)) <= (max(len(a), len(b)) > LONG))
+    allowed = 1 if max(len(a), len(b)) > LONG else 0
+    return int(OSA.distance(_sound(a), _sound(b))) <= allowed
 
 
 def _sound(word: str) -> str:

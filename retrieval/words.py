@@ -17,6 +17,8 @@ APOSTROPHES = "'’‘ʼʻ`´′＇"
 _WORD = re.compile(rf"[^\W_]+(?:[{APOSTROPHES}][^\W_]+)*")
 _ENDING = re.compile(rf"(?:n[{APOSTROPHES}]t|[{APOSTROPHES}](?:s|d|ll|m|re|ve))$", re.IGNORECASE)
 
+_NOTE = re.compile(r"\s*\([^()]*\)\s*$")
+
 _STOP_WORDS = """
     a about am an and any are arent as at be been being but by ca can cant could couldnt describe did didnt do does
     doesnt dont explain few for from give had hadnt has hasnt have havent he her hers him his how hows i if im in into
@@ -65,6 +67,11 @@ def plain(text: str) -> str:
 def bare(word: str) -> str:
     """A word without what is only hung on: a possessive ``'s``, ``'d``, ``n't`` and the like."""
     return _ENDING.sub("", word)
+
+
+def without_note(title: str) -> str:
+    """A title without the note that tells it from others: "Ciri (novel)" is also just "Ciri"."""
+    return _NOTE.sub("", title)
 
 
 def split(text: str) -> list[Word]:

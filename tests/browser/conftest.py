@@ -21,7 +21,7 @@ from urllib.request import urlopen
 import pytest
 
 from app.answer import Draft, Event, Final
-from app.followup import Turn
+from app.carry import Turn
 from app.pipeline import Pipeline
 from app.settings import Settings
 

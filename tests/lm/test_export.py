@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from lm import LMError, files
 from lm.model import PRESETS, Cirilla, Config
 from lm.tokenizer import Tokenizer
+from tests.lm.damage import DAMAGE, done
 from tests.lm.test_model import CONFIGS, make
 
 TINY = replace(PRESETS["cirilla-tiny"], max_length=128)
@@ -175,19 +176,11 @@ def test_saved_and_loaded_is_identical(config: Config, tokenizer, ids, tmp_path)
 
 
 @pytest.mark.parametrize("name", [files.WEIGHTS, files.CONFIG, files.TOKENIZER])
-@pytest.mark.parametrize("damage", ["gone", "cut", "garbage", "another"])
+@DAMAGE
 def test_damaged_folders_name_the_remedy(tokenizer, tmp_path, name, damage):
     files.save(make(CONFIGS["experts"]), tokenizer, tmp_path, dtype=torch.float32)
     path = tmp_path / name
-    if damage == "gone":
-        path.unlink()
-    elif damage == "cut":
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    elif damage == "garbage":
-        path.write_bytes(b"not what it should be")
-    elif name == files.TOKENIZER:
-        path.write_text("[]")
-    else:
+    if not done(path, damage):
         files.save(make(CONFIGS["odd-shapes"]), tokenizer, tmp_path / "other", dtype=torch.float32)
         (tmp_path / "other" / name).replace(path)
     with pytest.raises(LMError, match="Restore") as caught:

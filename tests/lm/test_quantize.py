@@ -15,6 +15,7 @@ from lm import LMError, Reader, files, quantize
 from lm.generate import stream
 from lm.model import Cirilla, Config, KVCache
 from lm.tokenizer import Tokenizer
+from tests.lm.damage import DAMAGE, done
 from tests.lm.test_generate import CONFIGS, ids_of, make, prompt_of
 
 needs_int8 = pytest.mark.skipif(not quantize.supported(), reason="this computer does not multiply int8")
@@ -123,7 +124,7 @@ def test_without_int8_instructions_floats_do(monkeypatch, tmp_path):
         assert (loaded(ids) - model(ids)).norm() <= 0.2 * model(ids).norm()
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut", "garbage", "another"])
+@DAMAGE
 def test_damage_is_one_clear_line(damage, tmp_path):
     model, path = make(CONFIGS["dense"]), tmp_path / "w"
     quantize.save_int8(model, path)
@@ -203,19 +204,11 @@ def test_one_kind_of_weights_replaces_the_other(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("name", [quantize.WEIGHTS, files.CONFIG, files.TOKENIZER])
-@pytest.mark.parametrize("damage", ["gone", "cut", "garbage", "another"])
+@DAMAGE
 def test_damaged_int8_folders_name_the_remedy(name, damage, tokenizer, tmp_path):
     files.save(whole("dense"), tokenizer, tmp_path, dtype=torch.int8)
     path = tmp_path / name
-    if damage == "gone":
-        path.unlink()
-    elif damage == "cut":
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    elif damage == "garbage":
-        path.write_bytes(b"not what it should be")
-    elif name == files.TOKENIZER:
-        path.write_text("[]")
-    else:  # as many tensors of the same names, in another shape
+    if not done(path, damage):  # as many tensors of the same names, in another shape
         wider = Cirilla(replace(whole("dense").config, d_ff=whole("dense").config.d_ff * 2))
         files.save(wider, tokenizer, tmp_path / "other", dtype=torch.int8)
         (tmp_path / "other" / name).replace(path)
