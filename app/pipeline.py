@@ -23,6 +23,7 @@ from app.known import Known
 from app.question import Question, Vocabulary, analyse, core
 from app.settings import Settings
 from app.text import clip
+from corpus.grounded_rows import trim
 from corpus.store import Store, StoredPassage
 from retrieval.names import Names
 from retrieval.search import Found, Hit
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from lm.reader import TracedToken
 
 LIKELY = 0.1  # how much a reading's own probability counts beside the confidence in its answer, as logarithms
+LEAST = 40  # words of a passage that the decoder reads, however many passages there are
 ENOUGH = 0.3  # a reading whose probability times its confidence is so high needs no other: each costs a search
 
 
@@ -50,6 +52,7 @@ class Reader(Protocol):
     """What the pipeline needs of ``lm.reader.Reader``."""
 
     name: str
+    room: int  # words of all passages that it reads well together; 0: as many as there are
 
     def stream(
         self,
@@ -245,8 +248,8 @@ class Pipeline:
     ) -> Iterator[Event]:
         """Let the decoder write; keep each sentence that its passage bears."""
         assert self.reader is not None
-        passages = [hit.passage for hit in read]
-        shown = [(passage.heading, ev.readable(passage.text)) for passage in passages]
+        words = self.reader.room // len(read) if self.reader.room else 0
+        shown = [(hit.passage.heading, _excerpt(hit, writer.best, words)) for hit in read]
         tail, begun = "", False
         for piece in self.reader.stream(question, shown, (), self.settings.max_new_tokens, traced):
             if not begun:
@@ -297,6 +300,13 @@ def _reading_list(best: Sequence[ev.Evidence], hits: Sequence[Hit], size: int) -
     for hit in [*(e.hit for e in best[: 3 * size]), *hits]:
         order.setdefault(hit.passage.id, hit)
     return list(order.values())[:size]
+
+
+def _excerpt(hit: Hit, best: Sequence[ev.Evidence], words: int) -> str:
+    """What the decoder reads of a passage: about ``words`` words around its best sentence, all of it when 0."""
+    text = ev.readable(hit.passage.text)
+    spot = next((e.text for e in best if e.passage.id == hit.passage.id), "")
+    return trim(text, spot, max(words, LEAST)) if words else text
 
 
 def _respell(question: str, corrections: dict[str, str]) -> str:

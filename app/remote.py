@@ -57,6 +57,8 @@ class RemoteReader:
     Safe to use from several threads.  Failures are logged, one line each, without the key.
     """
 
+    room = 0  # whole passages: whoever serves a model of their own has one that reads more than ours
+
     def __init__(self, url: str, model: str, key: str = "", seconds: float = 60.0) -> None:
         """``url`` is the server's root, its ``/v1``, or the whole address of its chat completions; ``seconds`` is the
         longest that one draft may take, all tries together."""

@@ -34,6 +34,7 @@ class Reader:
     """
 
     name = "cirilla"
+    room = 160  # words of all passages together in most rows that the released weights were tuned on
     KEPT = 2  # 73 MB each for the release
 
     def __init__(self, model: Cirilla, tokenizer: Tokenizer, lookup: int = generate.LONGEST_DRAFT) -> None:

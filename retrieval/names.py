@@ -5,7 +5,6 @@ Built once per index from titles, display titles and aliases (redirects included
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

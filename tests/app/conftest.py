@@ -74,6 +74,7 @@ class Scripted:
     """A decoder that says the same thing whatever it reads, in small pieces; it remembers what it was given."""
 
     name = "cirilla"
+    room = 0
 
     def __init__(self, says: str | Callable[[Sequence[tuple[str, str]]], str]) -> None:
         self.says = says

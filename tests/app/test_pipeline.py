@@ -88,6 +88,21 @@ def test_a_true_draft_is_kept_with_its_citation(make):
     assert_sound(answer)
 
 
+def test_a_decoder_of_little_room_reads_what_stands_around_the_evidence(make, monkeypatch):
+    monkeypatch.setattr("app.pipeline.LEAST", 12)
+    pipeline = make("Orsolya was raised by the hermit Maruk [1].")
+    pipeline.ask("Who raised Orsolya?")
+    whole = pipeline.reader.read
+    pipeline.reader.room = 12
+    answer = pipeline.ask("Who raised Orsolya?")
+    read = pipeline.reader.read
+    assert [heading for heading, _ in read] == [heading for heading, _ in whole]
+    assert "Orsolya was raised by the hermit Maruk in the Hollow Hills." in read[0][1]
+    for (_, excerpt), (_, text) in zip(read, whole, strict=True):
+        assert excerpt in text and len(excerpt.split()) < max(20, len(text.split()))
+    assert answer.citations[0].quote == "Orsolya was raised by the hermit Maruk in the Hollow Hills."
+
+
 @pytest.mark.parametrize(
     "says",
     [
