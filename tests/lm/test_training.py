@@ -186,6 +186,28 @@ def test_pretraining_learns_and_resumes_exactly(tokens, tmp_path, monkeypatch):
     assert (tmp_path / "whole" / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_an_encoders_embeddings_may_come_first(tokens, tmp_path, monkeypatch, capsys):
+    from safetensors.torch import save_file
+
+    learnt_before = torch.randn(16_384, 64) * 0.1
+    save_file({"embeddings.tok_embeddings.weight": learnt_before}, tmp_path / "encoder.safetensors")
+    save_file({"embeddings.tok_embeddings.weight": learnt_before[:, :8].clone()}, tmp_path / "narrow.safetensors")
+    model = Cirilla(PRESETS["cirilla-tiny"])
+    spread = model.embed_tokens.weight.std()
+    pretrain.begin_with(model, tmp_path / "encoder.safetensors")
+    taken = model.embed_tokens.weight.detach()
+    assert torch.allclose(taken.std(), spread, rtol=1e-3)
+    assert torch.allclose(torch.corrcoef(torch.stack((taken.flatten(), learnt_before.flatten())))[0, 1], torch.ones(()))
+    given = ["--tokens", tokens, "--preset", "cirilla-tiny", "--steps", 1, "--batch", 2, "--length", 32]
+    for name in ("narrow.safetensors", "nothing.safetensors"):
+        assert run(pretrain, monkeypatch, *given, "--out", tmp_path / name, "--embeddings", tmp_path / name) == 1
+        assert name in capsys.readouterr().err
+    assert (
+        run(pretrain, monkeypatch, *given, "--out", tmp_path / "o", "--embeddings", tmp_path / "encoder.safetensors")
+        == 0
+    )
+
+
 def command(module: str, *args) -> list[str]:
     return [sys.executable, "-m", f"lm.{module}", *map(str, args)]
 
