@@ -79,6 +79,7 @@ class Answer:
     hits: tuple[Hit, ...] = field(default=(), repr=False)  # what the search brought, for those who look inside
     evidence: tuple[Evidence, ...] = field(default=(), repr=False)  # sentences weighed, best first
     read: tuple[Hit, ...] = field(default=(), repr=False)  # passages that the decoder read, as it numbered them
+    excerpts: tuple[str, ...] = field(default=(), repr=False)  # how much of each it read
     tokens: tuple[TracedToken, ...] = field(default=(), repr=False)  # every token that the decoder wrote, kept or not
     corrected: bool = False  # it says that something which the question assumes is not so
     closest: Citation | None = None  # when the archives are silent, the sentence that comes closest; no answer

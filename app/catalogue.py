@@ -8,7 +8,7 @@ pipeline has been given a new index.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -286,6 +286,7 @@ def index_html(pipeline: Pipeline) -> str:
     files = [settings.archive, settings.archive.with_name(settings.archive.name + "-wal")]
     rows.append(("Archive on disk", _size(sum(path.stat().st_size for path in files if path.exists()))))
     rows.append(("Encoder", str(getattr(pipeline.encoder, "model_hash", "unknown"))))
+    rows.append(("Second stage", second_stage_name(pipeline)))
     rows.append(("Decoder", decoder_name(pipeline)))
     cells = "".join(f'<tr><th scope="row">{name}</th><td>{escape(value)}</td></tr>' for name, value in rows)
     head = "".join(
@@ -340,11 +341,27 @@ def decoder_name(pipeline: Pipeline) -> str:
 
     folder = Path(pipeline.settings.lm_weights)
     try:
-        paths = [*files.weight_files(folder), folder / files.CONFIG, folder / files.TOKENIZER]
-        states = [(path, path.stat()) for path in paths]
-        return _hash(tuple((path, state.st_mtime_ns, state.st_size) for path, state in states))
+        return _hash_now([*files.weight_files(folder), folder / files.CONFIG, folder / files.TOKENIZER])
     except (OSError, ValueError, KeyError, TypeError):  # gone or damaged since the reader was opened
         return pipeline.reader.name
+
+
+def second_stage_name(pipeline: Pipeline) -> str:
+    """The hash of the second stage's weights, as the encoder's is made."""
+    if getattr(pipeline.searcher, "second", None) is None:
+        return "none"
+    from encoder import files, reranker
+
+    folder = Path(pipeline.settings.reranker_weights)
+    try:
+        return _hash_now(folder / name for name in (files.WEIGHTS, reranker.WEIGHTS, files.CONFIG, files.TOKENIZER))
+    except OSError:
+        return "unknown"
+
+
+def _hash_now(paths: Iterable[Path]) -> str:
+    states = [(path, path.stat()) for path in paths]
+    return _hash(tuple((path, state.st_mtime_ns, state.st_size) for path, state in states))
 
 
 @lru_cache(maxsize=4)

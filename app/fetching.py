@@ -38,9 +38,9 @@ class Refused(AppError):
 
 
 def needs_secret(settings: Settings) -> bool:
-    """Whether whoever opens the page may be somebody else than its owner: on Spaces, and on any address but this
-    machine's own.  A secret that is set is always asked for."""
-    return bool(os.environ.get(SECRET)) or bool(os.environ.get("SPACE_ID")) or settings.host not in LOOPBACK
+    """Whether whoever opens the page may be somebody else than its owner: on Spaces, behind a proxy, and on any address
+    but this machine's own.  A secret that is set is always asked for."""
+    return bool(os.environ.get(SECRET)) or settings.behind_proxy or settings.host not in LOOPBACK
 
 
 def is_off(settings: Settings) -> bool:

@@ -15,7 +15,6 @@ import numpy as np
 from gradio.components.plot import PlotData
 
 from app import charts, copied, support
-from app import evidence as ev
 from app.answer import SILENT, Answer
 from app.charts import plain
 from app.render import escape
@@ -222,7 +221,7 @@ def draft_view(answer: Answer | None) -> View:
         return head + note(NOTHING), None
     if not answer.tokens:
         return head + note(_why_no_draft(answer)), None
-    texts = [_readable(hit) for hit in answer.read]
+    texts = [f"{hit.passage.heading}\n{text}" for hit, text in zip(answer.read, answer.excerpts, strict=True)]
     runs = copied.of_pieces([token.text for token in answer.tokens], texts)
     boxes, rows = [], []
     for token, run in zip(answer.tokens, runs, strict=True):
@@ -242,10 +241,6 @@ def draft_view(answer: Answer | None) -> View:
     html = head + _fate(answer) + note(_summary(answer, runs))
     columns = ("token", "probability", "runners-up", "copied from", "speculated")
     return html + _verdicts(answer) + table("The tokens as a table", columns, rows), charts.tokens(boxes, scale=True)
-
-
-def _readable(hit: Hit) -> str:
-    return f"{hit.passage.heading}\n{ev.readable(hit.passage.text)}"
 
 
 def _why_no_draft(answer: Answer) -> str:

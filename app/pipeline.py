@@ -165,11 +165,14 @@ class Pipeline:
         # Whether the archives answer at all is decided above, by the evidence.  The decoder's own "do not say" means no
         # more than that it has nothing to add: the first weights say so far too often (docs/training-log.md).
         read: list[Hit] = []
+        excerpts: list[str] = []
         traced: list[TracedToken] = []
         if not writer.short_answer() and self.reader is not None:
             yield Status("Reading the passages")
             read = _reading_list(best, hits, passages or self.settings.passages)
-            yield from self._draft(alone, read, writer, traced, clock)
+            words = self.reader.room // len(read)
+            excerpts = [_excerpt(hit, best, words) for hit in read]
+            yield from self._draft(alone, read, excerpts, writer, traced, clock)
         writer.finish()
         clock.lap("check")
         yield Final(
@@ -187,15 +190,18 @@ class Pipeline:
                 tuple(hits),
                 tuple(best),
                 tuple(read),
+                tuple(excerpts),
                 tuple(traced),
                 corrected=writer.corrected,
             )
         )
 
-    def understand(self, question: str, canon: str | None) -> tuple[Question, list[Hit]]:
+    def understand(self, question: str, canon: str | None, clock: _Clock | None = None) -> tuple[Question, list[Hit]]:
         """A stand-alone question, its names spelt right, and the passages that may answer it, best first."""
         question = core(question, lambda part: bool(self.known.mentions(part)))
         found = self.search(question, self.settings.candidates, canon)
+        if clock is not None:
+            clock.lap("search", second=found.timings.get("second", 0.0))
         if found.corrections:
             question = _respell(question, found.corrections)
         understood = analyse(question, self.searcher.names, self.vocabulary)
@@ -205,7 +211,7 @@ class Pipeline:
         self, question: str, canon: str | None, clock: _Clock
     ) -> tuple[Question, list[Hit], list[ev.Evidence], float]:
         """One reading of the question: understood, its passages, their sentences best first, and the confidence."""
-        understood, hits = self.understand(question, canon)
+        understood, hits = self.understand(question, canon, clock)
         clock.lap("search")
         best = ev.find(understood, hits, self.encoder)
         sure = ev.confidence(understood, best)
@@ -244,12 +250,17 @@ class Pipeline:
         return [*hits, *self.searcher.read(question.text, added)]
 
     def _draft(
-        self, question: str, read: Sequence[Hit], writer: Composer, traced: list[TracedToken], clock: _Clock
+        self,
+        question: str,
+        read: Sequence[Hit],
+        excerpts: Sequence[str],
+        writer: Composer,
+        traced: list[TracedToken],
+        clock: _Clock,
     ) -> Iterator[Event]:
         """Let the decoder write; keep each sentence that its passage bears."""
         assert self.reader is not None
-        words = self.reader.room // len(read) if self.reader.room else 0
-        shown = [(hit.passage.heading, _excerpt(hit, writer.best, words)) for hit in read]
+        shown = [(hit.passage.heading, excerpt) for hit, excerpt in zip(read, excerpts, strict=True)]
         tail, begun = "", False
         for piece in self.reader.stream(question, shown, (), self.settings.max_new_tokens, traced):
             if not begun:
@@ -280,10 +291,12 @@ class _Clock:
         self._began = self._last = time.perf_counter()
         self._laps: dict[str, float] = {}
 
-    def lap(self, stage: str) -> None:
-        """Time since the last lap belongs to ``stage``."""
+    def lap(self, stage: str, **parts: float) -> None:
+        """Time since the last lap belongs to ``stage``, but for ``parts`` of it, in milliseconds, with names of their
+        own."""
         now = time.perf_counter()
-        self._laps[stage] = self._laps.get(stage, 0.0) + (now - self._last) * 1000
+        for name, ms in {stage: (now - self._last) * 1000 - sum(parts.values()), **parts}.items():
+            self._laps[name] = self._laps.get(name, 0.0) + ms
         self._last = now
 
     def mark(self, name: str) -> None:

@@ -1,5 +1,8 @@
 """A decoder behind an OpenAI-compatible address (vLLM, llama.cpp, …) in Cirilla's place.
 
+A model whose name there has *cirilla* in it is an export of ours: it gets the tokens of the prompt that it was tuned on
+(``lm.chat``), through the plain completions.  Any other gets a conversation with instructions.
+
 It only writes drafts: every sentence is checked against its passage as Cirilla's own are, so another model can make the
 answers more fluent, not less true to their sources.  Nor can its failure take the chat down: without a draft, the
 pipeline quotes the evidence.
@@ -21,11 +24,15 @@ from app.answer import SILENT
 if TYPE_CHECKING:
     from app.settings import Settings
     from lm.reader import TracedToken
+    from lm.tokenizer import Tokenizer
 
 TRIES = 3
 PAUSE = 0.5  # seconds before the second try, doubled before the third
 CONNECT = 5.0  # seconds to reach the server
 SILENCE = 20.0  # seconds without a byte that are borne, before the first word and between two
+OURS = "cirilla"  # in the name of a served model that is an export of ours
+ROOM = 160  # words of all passages for it, as lm.reader.Reader.room
+BUDGET = 896  # tokens of its prompt at most: every size of ours takes them, and an answer besides
 REST = 30.0  # seconds that a server is left alone after it failed: a dead one must not delay every question
 LONGEST = 20_000  # characters of a draft, whatever the server sends
 LONGEST_LINE = 200_000  # characters of one line of the stream
@@ -57,12 +64,15 @@ class RemoteReader:
     Safe to use from several threads.  Failures are logged, one line each, without the key.
     """
 
-    room = 0  # whole passages: whoever serves a model of their own has one that reads more than ours
-
-    def __init__(self, url: str, model: str, key: str = "", seconds: float = 60.0) -> None:
+    def __init__(
+        self, url: str, model: str, key: str = "", seconds: float = 60.0, tokenizer: Tokenizer | None = None
+    ) -> None:
         """``url`` is the server's root, its ``/v1``, or the whole address of its chat completions; ``seconds`` is the
-        longest that one draft may take, all tries together."""
-        self.url, self.model, self.seconds = completions(url), model, seconds
+        longest that one draft may take, all tries together; with a ``tokenizer`` the model is an export of ours."""
+        self.tokenizer = tokenizer
+        # Whole passages for a stranger: whoever serves a model of their own has one that reads more than ours.
+        self.room = ROOM if tokenizer else 0
+        self.url, self.model, self.seconds = completions(url, chat=tokenizer is None), model, seconds
         self.pause, self.rest = PAUSE, REST
         self.name = model
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -73,7 +83,13 @@ class RemoteReader:
     @classmethod
     def of(cls, settings: Settings) -> RemoteReader:
         """The reader that ``settings`` ask for; no connection is made yet."""
-        return cls(settings.lm_url, settings.lm_model, settings.lm_key.get_secret_value(), settings.lm_timeout)
+        key, tokenizer = settings.lm_key.get_secret_value(), None
+        if OURS in settings.lm_model.casefold():
+            from lm import files
+            from lm.tokenizer import Tokenizer
+
+            tokenizer = Tokenizer.load(settings.lm_weights / files.TOKENIZER)
+        return cls(settings.lm_url, settings.lm_model, key, settings.lm_timeout, tokenizer)
 
     def stream(
         self,
@@ -95,7 +111,7 @@ class RemoteReader:
         """
         body = {
             "model": self.model,
-            "messages": messages(question, passages, history),
+            **self._prompt(question, passages, history),
             "max_tokens": max_new_tokens,
             "temperature": 0,
             "stream": True,
@@ -121,6 +137,16 @@ class RemoteReader:
             except _GiveUp as failure:
                 self._failed(failure, rest=isinstance(failure, _Dead))
                 return
+
+    def _prompt(
+        self, question: str, passages: Sequence[tuple[str, str]], history: Sequence[tuple[str, str]]
+    ) -> dict[str, Any]:
+        if self.tokenizer is None:
+            return {"messages": messages(question, passages, history)}
+        from lm import chat
+
+        turns = [*history, ("user", question)]
+        return {"prompt": chat.render(self.tokenizer, passages, turns, budget=BUDGET)}
 
     def close(self) -> None:
         """Close the connections."""
@@ -153,12 +179,10 @@ class RemoteReader:
         return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
 
 
-def completions(url: str) -> str:
-    """The address of the chat completions of a server named by its root, its ``/v1``, or that address itself."""
-    url = url.rstrip("/")
-    if url.endswith("/chat/completions"):
-        return url
-    return f"{url}/chat/completions" if url.endswith("/v1") else f"{url}/v1/chat/completions"
+def completions(url: str, chat: bool = True) -> str:
+    """The address of the (chat) completions of a server named by its root, its ``/v1``, or the chat's address."""
+    root = url.rstrip("/").removesuffix("/chat/completions").removesuffix("/v1")
+    return f"{root}/v1/chat/completions" if chat else f"{root}/v1/completions"
 
 
 def messages(
@@ -205,7 +229,7 @@ def _contents(lines: Iterator[str]) -> Iterator[str]:
             choices = row["choices"]
             if not choices:  # some servers end with the usage alone
                 continue
-            piece = choices[0].get("delta", {}).get("content")
+            piece = choices[0].get("delta", {}).get("content") or choices[0].get("text")
             done = choices[0].get("finish_reason")
         except (ValueError, LookupError, TypeError, AttributeError):
             raise _GiveUp("it sends something else than chat completions") from None

@@ -50,7 +50,9 @@ class Settings(BaseSettings):
         pattern=r"^(https?://\S+)?$",
         description="OpenAI-compatible server that phrases the drafts instead of Cirilla",
     )
-    lm_model: str = Field("cirilla", description="name of the model on that server")
+    lm_model: str = Field(
+        "cirilla", description="name of the model on that server; with “cirilla” in it, it gets Cirilla's own prompt"
+    )
     lm_key: SecretStr = Field(SecretStr(""), description="its key, sent as a bearer token; never shown")
     lm_timeout: float = Field(60.0, gt=0, le=600, description="seconds that one draft of that server may take")
 

@@ -45,7 +45,7 @@ def test_plotly_gets_no_markup_from_outside(answer):
     evil = f'<b>{EVIL}</b> <a href="javascript:alert(1)">x</a> &lt;i&gt; $\\alpha$ %{{x}}\n\0'
     hits = tuple(replace(hit, passage=replace(hit.passage, heading=evil, text=evil)) for hit in answer.hits)
     worse = replace(
-        answer, hits=hits, read=hits[:2], standalone_question=evil, timings={evil: 3.0, "total": 3.0},
+        answer, hits=hits, read=hits[:2], excerpts=(evil, evil), standalone_question=evil, timings={evil: 3.0, "total": 3.0},
         tokens=traced(evil, runners_up=((evil, 0.1),), experts=((0,), (1,))),
     )  # fmt: skip
     views = [
@@ -152,6 +152,18 @@ def test_the_draft_is_shown_with_probabilities_sources_and_marks(answer):
     assert "speculated" in boxes["hovertext"][1] and "copied" not in boxes["hovertext"][2]
     assert len(strips["base"]) == 2
     assert "2 of them stand in words that were copied" in html and "1 were speculated" in html
+
+
+def test_only_what_was_read_is_called_a_source(answer):
+    tokens = (TracedToken("Orsolya healed Tobiah", 0.9),)
+    unread = tuple("Nothing of it." for _ in answer.read)
+    html, _ = inside_views.draft_view(replace(answer, tokens=tokens, excerpts=unread))
+    assert "0 of them stand in words that were copied" in html
+
+
+def test_every_stage_has_a_name(answer):
+    assert set(answer.timings) - set(inside_views.MOMENTS) <= set(inside_views.STAGES)
+    assert {"search", "second", "evidence", "total"} <= set(answer.timings)
 
 
 def test_a_refused_draft_is_said_and_shown_with_the_reason(answer):

@@ -80,6 +80,11 @@ class Server:
                 for at in range(0, len(self.says), 3):
                     send(event(self.says[at : at + 3]))
                 send(event("", "stop") + 'data: {"choices": [], "usage": {}}\n\ndata: [DONE]\n\n')
+            case "completions":
+                for at in range(0, len(self.says), 3):
+                    choice = {"index": 0, "text": self.says[at : at + 3], "finish_reason": None}
+                    send(f"data: {json.dumps({'choices': [choice]})}\n\n")
+                send('data: {"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n')
             case "garbage":
                 send("\x00\xff<html>no stream</html>\n" * 10)
             case "not json":
@@ -148,11 +153,29 @@ def test_what_is_sent(server, reader):
     assert last.endswith("Question: Who raised Orsolya?")
 
 
+def test_an_export_of_ours_gets_the_prompt_that_it_was_tuned_on(server, settings):
+    from lm import chat
+    from lm.tokenizer import Tokenizer
+
+    server.modes = ["completions"]
+    reader = RemoteReader.of(settings.model_copy(update={"lm_url": server.url, "lm_model": "me/Cirilla-GGUF"}))
+    history = [("user", "Hello"), ("assistant", "Yes?")]
+    said = "".join(reader.stream("Who raised Orsolya?", PASSAGES, history, 40))
+    reader.close()
+    assert said == server.says and reader.room == Cirilla.room
+    path, body = server.seen[0]
+    assert path == "/v1/completions" and "messages" not in body
+    tokenizer = Tokenizer.load(settings.lm_weights / "tokenizer.json")
+    turns = [*history, ("user", "Who raised Orsolya?")]
+    assert body["prompt"] == chat.render(tokenizer, PASSAGES, turns, budget=1_024)
+
+
 @pytest.mark.parametrize(
     "url", ["http://h", "http://h/", "http://h/v1", "http://h/v1/", "http://h/v1/chat/completions"]
 )
 def test_addresses(url):
     assert completions(url) == "http://h/v1/chat/completions"
+    assert completions(url, chat=False) == "http://h/v1/completions"
 
 
 @pytest.mark.parametrize("mode", [500, 503, 429])

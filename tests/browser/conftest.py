@@ -70,7 +70,7 @@ class Paced(Pipeline):
         self.asked.append((question, canon, options))
         if question == "Break, please.":
             raise RuntimeError("on purpose")
-        for event in super().stream(question, history, canon):
+        for event in super().stream(question, history, canon, **options):
             if self.pause and isinstance(event, Final):
                 yield Draft("A first sentence, already checked.")  # with these weights, drafts are rare
                 time.sleep(self.pause)
