@@ -33,6 +33,7 @@ from corpus.types import Passage
 from retrieval.words import split
 
 ROOT = Path(__file__).resolve().parent.parent
+CODEX = "codex dev"
 PASSAGES = 5
 NEW_TOKENS = 64  # of an answer, for everybody
 
@@ -456,7 +457,7 @@ def main() -> None:
     report = Report(args.threads)
     sets: dict[str, list[Question]] = {}
     if args.limit and args.questions.exists():
-        sets["codex dev"] = codex_questions(args.questions, args.limit)
+        sets[CODEX] = codex_questions(args.questions, args.limit)
     if args.limit and args.data and args.wiki.exists():
         sets["wiki dev"] = wiki_questions(args.wiki, args.data, args.limit)
     every = [question for questions in sets.values() for question in questions]
@@ -493,7 +494,8 @@ def main() -> None:
                     progress(f"{title}, {model.name}: {number} of {len(questions)}, {figures(outcomes)}")
             report.answers[title][model.name] = figures(outcomes)
             report.outcomes[title][model.name] = [asdict(o) | {"passages": None} for o in outcomes]
-            if isinstance(model, Ours):
+            # Samples are published: of the codex, which is ours, and of no other wiki's passages.
+            if isinstance(model, Ours) and title == CODEX:
                 kept += outcomes
     print(table(report))
     if args.json:

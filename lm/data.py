@@ -155,7 +155,7 @@ class PackedRows:
     """Rows of ``length + 1`` tokens drawn from weighted shards by best-fit packing.
 
     A row takes, again and again, the longest document in a buffer that still fits, and when none fits, crops one to
-    fill up: no padding, no row that starts in the middle of a document, and far fewer documents cut than by
+    fill up: no padding, no row that goes on with what the row before broke off, and far fewer documents cut than by
     concatenating and slicing (Ding et al. 2024, "Fewer Truncations Improve Language Modeling").  Every piece begins
     with ``<|bos|>``, a piece from the middle of a long document too: so ``(ids == bos).cumsum(1)`` numbers the
     documents of a row.
@@ -184,7 +184,7 @@ class PackedRows:
         document = int(self.random.integers(len(self.shards[shard])))
         size = int(self.shards[shard].sizes[document])
         # A document longer than a row enters at a random place, or its tail would never be seen.
-        offset = int(self.random.integers(size - self.length)) if size > 2 * self.length else 0
+        offset = int(self.random.integers(size - self.length)) if size > self.length + 1 else 0
         return shard, document, offset, min(size - offset, self.length + 1)
 
     def _plan(self) -> list[tuple[int, int, int, int]]:

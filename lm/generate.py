@@ -92,9 +92,7 @@ class Context:
             self.cache.rewind(0)
         self.ids = []
         new = torch.tensor([list(prompt[kept:])], device=self.model.norm.weight.device)
-        hidden = self.model.prefill(
-            new, self.cache, chunk=CHUNK
-        )  # (1, D): the last position alone meets the vocabulary
+        hidden = self.model.prefill(new, self.cache, chunk=CHUNK)  # (1, D): the last token alone meets the vocabulary
         self.ids = list(prompt)
         return self.model.logits(hidden)[0].float()
 

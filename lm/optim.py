@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,15 @@ from torch import Tensor, nn
 from lm.errors import LMError
 from lm.model import Cirilla
 
-PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12, "4090": 165e12}
+PEAK_FLOPS = {
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "A100": 312e12,
+    "L4": 121e12,
+    "4090": 165e12,
+}
 """Dense bf16 operations a second by device name (makers' datasheets), for MFU."""
 
 LEARNING_RATE = {"muon": 2e-3, "adamw": 1e-3}
@@ -197,7 +206,7 @@ class World:
         if self.size == 1:
             return
         parameters = [p for p in model.parameters() if p.requires_grad]
-        # An expert that no token of this process visited has no gradient here, and one elsewhere.
+        # What took no part here in this step has no gradient, and may have one elsewhere.
         flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in parameters])
         dist.all_reduce(flat)
         flat /= self.size
@@ -271,8 +280,9 @@ class Log:
         """``step``: where the run goes on.  Lines after it were written by a run that died before it could save."""
         self.path, self.write = folder / "log.jsonl", write
         if write and self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= step]
-            self.path.write_text("".join(f"{line}\n" for line in kept))
+            # A line without its end was being written when the run was killed.
+            whole = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            self.path.write_text("".join(line for line in whole if json.loads(line)["step"] <= step))
 
     def add(self, row: dict[str, Any]) -> None:
         if self.write:
@@ -289,7 +299,7 @@ def peak_flops(device: str) -> float:
     if device != "cuda":
         return math.nan
     name = torch.cuda.get_device_name()
-    return next((peak for key, peak in PEAK_FLOPS.items() if key in name), math.nan)
+    return next((peak for key, peak in PEAK_FLOPS.items() if re.search(rf"\b{key}\b", name)), math.nan)
 
 
 def flops_per_token(model: Cirilla, context: float) -> float:

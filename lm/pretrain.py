@@ -194,7 +194,7 @@ def train(args: argparse.Namespace, world: optim.World) -> None:
         nonlocal pending, saved, pause
         since = time.monotonic()
         if pending:  # the mean over the processes, of which one saves
-            pending = list(world.sum(torch.stack(pending)) / world.size)
+            pending = list((world.sum(torch.stack(pending)) / world.size).to(device))
         if world.is_main:
             at = {"step": step, "seconds": seconds + since - started}
             left = torch.stack(pending) if pending else torch.zeros(0)

@@ -287,10 +287,18 @@ def read_rows(paths: Sequence[Path]) -> list[Row]:
 
 
 def split_rows(rows: Sequence[Row], held_out: int) -> tuple[list[Row], list[Row]]:
-    """The first rows for measuring, and of the others those that ask nothing that they ask."""
+    """The first rows for measuring, and of the others those that do not ask the same."""
+
+    def asked(row: Row) -> tuple[str, ...]:
+        # A question that needs what was said before, or the passages, to mean anything ("Where?", "What does passage 2
+        # begin with?") is asked of many: there the whole row counts.
+        turns = tuple(text.casefold().rstrip(" ?") for _, text in row["turns"])
+        bare = len(turns) > 1 or row.get("kind", "").startswith("copy")
+        return (*turns, *(text for _, text in row["passages"])) if bare else turns
+
     kept = list(rows[:held_out])
-    asked = {row["turns"][-1][1].casefold() for row in kept}
-    return kept, [row for row in rows[held_out:] if row["turns"][-1][1].casefold() not in asked]
+    known = {asked(row) for row in kept}
+    return kept, [row for row in rows[held_out:] if asked(row) not in known]
 
 
 # -- training ----------------------------------------------------------------------------------------------------
@@ -359,7 +367,7 @@ def train(args: argparse.Namespace, world: optim.World) -> None:
     def save() -> None:
         nonlocal pending, saved
         if pending:
-            pending = list(world.sum(torch.stack(pending)) / world.size)
+            pending = list((world.sum(torch.stack(pending)) / world.size).to(device))
         if world.is_main:
             at = {"step": step, "seconds": seconds + time.monotonic() - started}
             left = torch.stack(pending) if pending else torch.zeros(0, 2)

@@ -45,8 +45,8 @@ def test_plotly_gets_no_markup_from_outside(answer):
     evil = f'<b>{EVIL}</b> <a href="javascript:alert(1)">x</a> &lt;i&gt; $\\alpha$ %{{x}}\n\0'
     hits = tuple(replace(hit, passage=replace(hit.passage, heading=evil, text=evil)) for hit in answer.hits)
     worse = replace(
-        answer, hits=hits, read=hits[:2], excerpts=(evil, evil), standalone_question=evil, timings={evil: 3.0, "total": 3.0},
-        tokens=traced(evil, runners_up=((evil, 0.1),), experts=((0,), (1,))),
+        answer, hits=hits, read=hits[:2], excerpts=(evil, evil), standalone_question=evil,
+        timings={evil: 3.0, "total": 3.0}, tokens=traced(evil, runners_up=((evil, 0.1),), experts=((0,), (1,))),
     )  # fmt: skip
     views = [
         inside_views.question_view(Letters(), worse),

@@ -208,6 +208,31 @@ def test_an_encoders_embeddings_may_come_first(tokens, tmp_path, monkeypatch, ca
     )
 
 
+def test_the_end_of_a_document_a_little_longer_than_a_row_is_read_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "PRETRAIN_MIX", {"one": 1.0})
+    data.write_shard(iter(["Orsolya rode to Marn in the year 950. " * 12]), TOKENIZER, tmp_path / "one")
+    shards, weights = data.open_mix(tmp_path, TOKENIZER.bos)
+    size = int(shards[0].sizes[0])
+    rows = data.PackedRows(shards, weights, length=int(size * 0.7), seed=0, buffer=4)
+    ends = {offset + taken for _, _, offset, taken in (rows._draw() for _ in range(200))}
+    assert max(ends) == size
+
+
+def test_a_log_with_half_a_line_is_mended(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 2}\n{"step": 4}\n{"step": 6}\n{"st')
+    optim.Log(tmp_path, 4).add({"step": 6, "again": True})
+    assert log(tmp_path) == [{"step": 2}, {"step": 4}, {"step": 6, "again": True}]
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA L4", 121e12), ("NVIDIA L40S", math.nan)],
+)
+def test_a_devices_peak_is_its_own(monkeypatch, name, peak):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+    assert optim.peak_flops("cuda") == pytest.approx(peak, nan_ok=True)
+
+
 def command(module: str, *args) -> list[str]:
     return [sys.executable, "-m", f"lm.{module}", *map(str, args)]
 
@@ -438,6 +463,24 @@ def test_every_row_comes_once_an_epoch_and_a_stream_resumes():
     assert all(torch.equal(a, b) for a, b in zip(source.packed(4), again.packed(4), strict=True))
     with pytest.raises(LMError, match="No row fits into 12 tokens"):
         tune.Conversations(rows_of(3), TOKENIZER, 12, seed=0).padded(1)
+
+
+def test_a_question_that_means_nothing_by_itself_is_kept_with_other_passages():
+    def row(kind, *said, passage="One."):
+        turns = [["user" if n % 2 == 0 else "assistant", text] for n, text in enumerate(said)]
+        return {"kind": kind, "turns": turns, "passages": [["A", passage]], "answer": "x [1]."}
+
+    rows = [
+        row("copy", "What does passage 1 begin with?"),
+        row("short", "Who is Ilvane?", "A queen [1].", "Where?"),
+        row("short", "Who is Maruk?"),
+        row("copy", "What does passage 1 begin with?", passage="Two."),
+        row("short", "Who is Orsolya?", "A sorceress [1].", "Where?"),
+        row("short", "who is maruk", passage="Two."),  # the same question, typed otherwise
+        row("copy", "what does passage 1 begin with"),
+    ]
+    kept, rest = tune.split_rows(rows, 3)
+    assert kept == rows[:3] and rest == [rows[3], rows[4]]
 
 
 def test_what_is_measured_is_not_trained_on():
