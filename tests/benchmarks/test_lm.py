@@ -94,8 +94,8 @@ def test_a_whole_run(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "weights"
     files.save(Cirilla(PRESETS["cirilla-tiny"]), Tokenizer.load("weights/tokenizer.json"), folder)
     to = tmp_path / "samples.md"
-    argv = ["x", "--weights", folder, "--peers", "", "--limit", 3, "--repeats", 1, "--prompt-tokens", 40,
-            "--threads", 1, "--skip", "memory", "--samples", 3, "--to", to, "--json", tmp_path / "out.json"]  # fmt: skip
+    argv = ["x", "--weights", folder, "--peers", "", "--limit", 3, "--repeats", 1, "--prompt-tokens", 40]
+    argv += ["--threads", 1, "--skip", "memory", "--samples", 3, "--to", to, "--json", tmp_path / "out.json"]
     monkeypatch.setattr(sys, "argv", [str(part) for part in argv])
     monkeypatch.setattr(lm, "NEW_TOKENS", 8)
     lm.main()
