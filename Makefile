@@ -43,6 +43,46 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,instruct,dev]'
 	touch $@
 
+# The decoder from blank weights to preference tuning.  DATA is the folder of training text (docs/training-log.md).
+# SIZE=gpu: 76 M parameters, for an hour of one large GPU; cpu: 9 M, for an afternoon of two cores; try: minutes, to see
+# that everything works.  Interrupted, it goes on where it was when given again.
+SIZE ?= gpu
+RUN := runs/$(SIZE)
+TOKENS_try := --limit 200
+GROUNDED_cpu := --words 60 --room 160
+GROUNDED_try := --words 40 --room 100 --lore 20 --share 0.005
+PRETRAIN_gpu := --preset cirilla --batch 64 --length 1024 --accumulate 2 --steps 7000 --window 100 --eval-rows 256 --save-every 1000
+PRETRAIN_cpu := --preset cirilla-mini --batch 16 --length 256 --steps 3000
+PRETRAIN_try := --preset cirilla-tiny --batch 4 --length 64 --steps 40 --eval-rows 4
+TUNE_gpu := --length 1024 --batch 32 --steps 2500 --copy-steps 100 --held-out 500
+TUNE_cpu := --length 512 --pack --batch 16 --steps 1500 --copy-steps 150 --held-out 400 --decay 0.4 --lr 1.5e-3 --no-compile
+TUNE_try := --length 256 --batch 4 --steps 20 --copy-steps 5 --held-out 10
+SAMPLE_gpu := --prompts 4000 --together 32
+SAMPLE_cpu := --prompts 1000 --samples 4
+SAMPLE_try := --prompts 20 --samples 4
+PREFER_gpu := --batch 16
+PREFER_cpu := --length 512
+PREFER_try := --length 256 --held-out 2 --batch 2
+
+.PHONY: cirilla
+cirilla: $(RUN)/tokens/mix.json $(RUN)/grounded.jsonl ## train the decoder: make cirilla DATA=… [SIZE=gpu|cpu|try]
+	$(BIN)/python -m lm.pretrain --tokens $(RUN)/tokens --out $(RUN)/pretrained $(PRETRAIN_$(SIZE))
+	$(BIN)/python -m lm.tune --data $(RUN)/grounded.jsonl --start $(RUN)/pretrained/model --out $(RUN)/tuned $(TUNE_$(SIZE))
+	$(BIN)/python -m lm.sample --model $(RUN)/tuned/model --data $(RUN)/grounded.jsonl --out $(RUN)/samples.jsonl $(SAMPLE_$(SIZE))
+	$(BIN)/python -m benchmarks.preferences --samples $(RUN)/samples.jsonl --out $(RUN)/preferences.jsonl
+	$(BIN)/python -m lm.prefer --pairs $(RUN)/preferences.jsonl --start $(RUN)/tuned/model --out $(RUN)/preferred $(PREFER_$(SIZE))
+
+$(RUN)/tokens/mix.json: $(VENV)/dev.stamp
+	$(BIN)/python -m lm.data --data $(DATA) --out $(RUN)/tokens $(TOKENS_$(SIZE))
+
+$(RUN)/grounded.jsonl: $(if $(filter try,$(SIZE)),$(VENV)/dev.stamp,$(RUN)/groups.jsonl)
+	$(BIN)/python -m corpus.grounded --data $(DATA) --out $@ $(GROUNDED_$(SIZE)) $(addprefix --groups ,$(filter %.jsonl,$<))
+
+# The other passages of a question are those that the search really brings: for that there must be an index.
+$(RUN)/groups.jsonl: $(VENV)/dev.stamp
+	$(BIN)/python app.py --ingest --codex-only --data $(RUN)/index
+	$(BIN)/python -m retrieval.candidates --questions corpus/questions/train.jsonl --data $(RUN)/index --out $@
+
 requirements: ## write requirements.txt, which Spaces installs, from pyproject.toml
 	$(PYTHON) -c 'import tomllib; d = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
 	d.sort(key=lambda r: not r.startswith("torch==")); \

@@ -122,7 +122,10 @@ def project(folder: Path) -> Path:
         ".env": "HF_TOKEN=x",
         "notes.txt": "",
         **dict.fromkeys(("requirements.txt", "LICENSE"), "x"),
-        "README.md": "---\nsdk: gradio\n---\n",
+        "README.md": "---\nsdk: gradio\n---\n![the chat](docs/pictures/chat.png)\n",
+        "docs/pictures/chat.png": "shown",
+        "docs/pictures/other.png": "not shown",
+        "docs/deploy.md": "",
     }
     for path, text in texts.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +145,8 @@ def test_weights_may_be_int8_or_in_parts(tmp_path):
 
 EXPECTED = [
     "LICENSE", "README.md", "app.py", "app/__init__.py", "app/one.py", "app/page.css", "app/two.py",
-    "corpus/__init__.py", "corpus/codex/place/x.md", "corpus/store.py", "corpus/words.txt", "lm/__init__.py",
+    "corpus/__init__.py", "corpus/codex/place/x.md", "corpus/store.py", "corpus/words.txt", "docs/pictures/chat.png",
+    "lm/__init__.py",
     "lm/late.py", "lm/model.py", "requirements.txt", *sorted(deploy.models(ROOT)),
 ]  # fmt: skip
 

@@ -130,6 +130,9 @@ def test_follow_up_canon_and_options(chat, open_page):
     assert chat.pipeline.asked[-1][1:] == ("games", {"length": "short"})
     badges = page.locator(".turn").last.locator(".badge").all_inner_texts()
     assert not set(badges) & {"Books", "Television"}
+    ask(page, "Which deck of gwent has weather cards in The Witcher 3?")
+    badges = page.locator(".turn").last.locator(".badge").all_inner_texts()
+    assert badges and set(badges) == {"Games"}
     # One tab stop for the canons, and arrow keys between them.
     page.locator("#canon input:checked").focus()
     page.keyboard.press("ArrowLeft")
@@ -285,6 +288,32 @@ def test_the_last_answer_can_be_looked_into(open_page):
     page.get_by_role("tab", name="Look inside", selected=True).wait_for()
     page.locator(".inside h3").first.wait_for()
     page.locator(".inside table", has_text="mother").first.wait_for(state="attached")
+    for name in ("tokens-of-the-question", "candidates", "map-of-the-archive", "time-by-stage"):
+        drawing = page.locator(f"#inside-{name} .js-plotly-plot")
+        drawing.wait_for(state="attached")
+        assert drawing.evaluate("plot => plot.data.length > 0 && plot.data.some(trace => trace.visible !== false)"), (
+            name
+        )
+    # The map: zoomed by dragging, and coloured by what the reader chooses.
+    box = page.locator("#inside-map-of-the-archive")
+    box.scroll_into_view_if_needed()
+    plot = box.locator(".js-plotly-plot")
+    kinds = plot.evaluate("plot => plot.data.map(trace => trace.name)")
+    axis = "plot => plot.layout.xaxis.range.slice()"
+    whole = plot.evaluate(axis)
+    area = box.locator(".nsewdrag").first.bounding_box()
+    page.mouse.move(area["x"] + area["width"] * 0.3, area["y"] + area["height"] * 0.3)
+    page.mouse.down()
+    page.mouse.move(area["x"] + area["width"] * 0.6, area["y"] + area["height"] * 0.6, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+    near = plot.evaluate(axis)
+    assert near[1] - near[0] < 0.8 * (whole[1] - whole[0]), "the map cannot be zoomed"
+    page.get_by_label("Canon", exact=True).last.check()
+    page.wait_for_function(
+        "old => document.querySelector('#inside-map-of-the-archive .js-plotly-plot').data.map(t => t.name).join() !== old",
+        arg=",".join(kinds),
+    )
 
 
 @pytest.mark.parametrize("width", [360, 1280])
