@@ -163,7 +163,7 @@ def _walk(root: Path) -> Iterator[str]:
     for name in TOP:
         if (root / name).exists():
             yield name
-    for room in (*ROOMS, "weights"):
+    for room in (*ROOMS, "weights", "docs"):
         for folder, inside, names in os.walk(root / room):
             here = Path(folder).relative_to(root).as_posix()
             inside[:] = [name for name in inside if not NEVER.search(f"{here}/{name}")]

@@ -23,7 +23,7 @@ from app.known import Known
 from app.question import Question, Vocabulary, analyse, core
 from app.settings import Settings
 from app.text import clip
-from corpus.grounded_rows import trim
+from corpus.chunk import trim
 from corpus.store import Store, StoredPassage
 from retrieval.names import Names
 from retrieval.search import Found, Hit

@@ -7,6 +7,7 @@ by searching (which is how langchain's own ``add_start_index`` goes wrong on rep
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterator
 from itertools import pairwise
@@ -88,6 +89,32 @@ def sentences(text: str) -> list[tuple[int, int]]:
                 spans.append((offset + first + start, offset + first + end))
         offset += len(line) + 1
     return spans
+
+
+def trim(text: str, answer: str, words: int) -> str:
+    """At most about ``words`` words of whole sentences around the answer, which may stand anywhere among them.
+
+    The same arguments always give the same piece.
+    """
+    spans = sentences(text)
+    place = text.find(answer)
+    home = next((i for i, (start, end) in enumerate(spans) if start <= place < end), 0)
+    last_place = place + max(1, len(answer)) - 1
+    first = home
+    last = next((i for i, (start, end) in enumerate(spans) if start <= last_place < end), home)
+    last = max(first, last)
+    # Always the same side first would put every answer at the other end.
+    rng = random.Random(f"{words} {place} {text[:60]}")
+    while True:
+        wider = [(first - 1, last), (first, last + 1)]
+        fits = [
+            (a, b)
+            for a, b in wider
+            if a >= 0 and b < len(spans) and len(text[spans[a][0] : spans[b][1]].split()) <= words
+        ]
+        if not fits:
+            return text[spans[first][0] : spans[last][1]] if spans else text
+        first, last = rng.choice(fits)
 
 
 class SentencePacker(TextSplitter):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from corpus import chunk
+from corpus.chunk import trim
 
 DECLINE = "The archives do not say."  # word for word what lm/chat.py expects
 
@@ -26,32 +27,6 @@ DISTRACTOR_WEIGHTS = (1, 2, 3, 4)  # the app shows four passages or five
 
 
 # -- small tools -------------------------------------------------------------------------------------------------
-
-
-def trim(text: str, answer: str, words: int) -> str:
-    """At most about ``words`` words of whole sentences around the answer, which may stand anywhere among them.
-
-    The same arguments always give the same piece.
-    """
-    spans = chunk.sentences(text)
-    place = text.find(answer)
-    home = next((i for i, (start, end) in enumerate(spans) if start <= place < end), 0)
-    last_place = place + max(1, len(answer)) - 1
-    first = home
-    last = next((i for i, (start, end) in enumerate(spans) if start <= last_place < end), home)
-    last = max(first, last)
-    # Always the same side first would put every answer at the other end.
-    rng = random.Random(f"{words} {place} {text[:60]}")
-    while True:
-        wider = [(first - 1, last), (first, last + 1)]
-        fits = [
-            (a, b)
-            for a, b in wider
-            if a >= 0 and b < len(spans) and len(text[spans[a][0] : spans[b][1]].split()) <= words
-        ]
-        if not fits:
-            return text[spans[first][0] : spans[last][1]] if spans else text
-        first, last = rng.choice(fits)
 
 
 _WORD = re.compile(r"[^\W_]{3,}")

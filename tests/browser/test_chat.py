@@ -310,10 +310,8 @@ def test_the_last_answer_can_be_looked_into(open_page):
     near = plot.evaluate(axis)
     assert near[1] - near[0] < 0.8 * (whole[1] - whole[0]), "the map cannot be zoomed"
     page.get_by_label("Canon", exact=True).last.check()
-    page.wait_for_function(
-        "old => document.querySelector('#inside-map-of-the-archive .js-plotly-plot').data.map(t => t.name).join() !== old",
-        arg=",".join(kinds),
-    )
+    names = "document.querySelector('#inside-map-of-the-archive .js-plotly-plot').data.map(trace => trace.name)"
+    page.wait_for_function(f"old => {names}.join() !== old", arg=",".join(kinds))
 
 
 @pytest.mark.parametrize("width", [360, 1280])
