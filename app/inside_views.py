@@ -264,7 +264,7 @@ def _fate(answer: Answer) -> str:
     if support.claim_of(draft) == SILENT:
         said = "The decoder wrote that the archives do not say. The evidence says they do, so it is quoted instead:"
     elif answer.generator == "evidence":
-        said = "The answer is quoted evidence. The decoder's draft did not pass the check against its passages:"
+        said = "The answer is quoted evidence. The decoder's draft did not pass the check, or was a guess:"
     else:
         return ""
     return f"<p><b>{said}</b> <q>{escape(draft)}</q></p>"
@@ -277,7 +277,11 @@ def _verdicts(answer: Answer) -> str:
     rows = []
     for sentence in support.split(draft_of(answer))[0]:
         verdict = support.check(sentence, passages)
-        fate = "kept" if _bare(sentence) in kept else "borne by its passage, but beside the point or said before"
+        fate = (
+            "kept"
+            if _bare(sentence) in kept
+            else "borne by its passage, but too much of a guess, beside the point or said before"
+        )
         rows.append([escape(sentence), fate if verdict.ok else f"refused: {escape(verdict.reason)}"])
     return table("The check, sentence by sentence", ("sentence of the draft", "verdict"), rows) if rows else ""
 

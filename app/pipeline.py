@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LIKELY = 0.1  # how much a reading's own probability counts beside the confidence in its answer, as logarithms
 LEAST = 40  # words of a passage that the decoder reads, however many passages there are
+SURE = 0.8  # probability of a drafted sentence's tokens, their geometric mean, under which it is not trusted
 ENOUGH = 0.3  # a reading whose probability times its confidence is so high needs no other: each costs a search
 
 
@@ -261,27 +262,37 @@ class Pipeline:
         """Let the decoder write; keep each sentence that its passage bears."""
         assert self.reader is not None
         shown = [(hit.passage.heading, excerpt) for hit, excerpt in zip(read, excerpts, strict=True)]
-        tail, begun = "", False
+        tail, begun, told = "", False, 0
         for piece in self.reader.stream(question, shown, (), self.settings.max_new_tokens, traced):
             if not begun:
                 clock.mark("first_token")
                 begun = True
             complete, tail = support.split(tail + piece, finished=False)
             for sentence in complete:
-                yield from self._keep(sentence, read, writer)
+                yield from self._keep(sentence, read, writer, _sureness(traced[told:]))
+            told = len(traced) if complete else told
         for sentence in support.split(tail)[0]:
-            yield from self._keep(sentence, read, writer)
+            yield from self._keep(sentence, read, writer, _sureness(traced[told:]))
         clock.lap("draft")
 
     @staticmethod
-    def _keep(sentence: str, read: Sequence[Hit], writer: Composer) -> Iterator[Event]:
+    def _keep(sentence: str, read: Sequence[Hit], writer: Composer, sureness: float) -> Iterator[Event]:
         if support.claim_of(sentence) == SILENT:
             return
         verdict = support.check(sentence, [hit.passage for hit in read])
-        if verdict.ok and (kept := writer.keep(support.claim_of(sentence), read[verdict.passage], verdict)):
+        # A passage bears many a sentence that does not answer the question: whether one does, the decoder's own
+        # probabilities tell best.
+        trusted = verdict.ok and sureness >= SURE
+        if trusted and (kept := writer.keep(support.claim_of(sentence), read[verdict.passage], verdict)):
             yield Draft(kept)
         elif support.has_words(sentence):
             writer.refuse()
+
+
+def _sureness(tokens: Sequence[TracedToken]) -> float:
+    """Geometric mean of the probabilities of what was just written; 1 where the decoder tells none."""
+    logs = [math.log(max(token.probability, 1e-9)) for token in tokens]
+    return math.exp(sum(logs) / len(logs)) if logs else 1.0
 
 
 class _Clock:

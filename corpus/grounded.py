@@ -84,7 +84,7 @@ def part_rows(part: Part, data: Path, rng: random.Random, shape: Shape, share: f
 
 def mixture(args: argparse.Namespace, rng: random.Random) -> Iterator[Row]:
     """All rows of the mixture, part by part."""
-    shape = Shape(args.words, args.room)
+    shape = Shape(args.words, args.room, args.near)
     own = [("codex", codex.parse_page(page)) for page in codex.load(args.codex)]
     wiki = [("witcher", wiki_article(row)) for row in read_zst(args.data / "witcher/wiki_characters.jsonl.zst")]
     lore: list[tuple[str, Article]] = []
@@ -124,6 +124,7 @@ def main() -> None:
     parser.add_argument("--groups", type=Path, help="what retrieval brings for them (retrieval.candidates)")
     parser.add_argument("--words", type=int, default=Shape().words, help="words of a passage at most")
     parser.add_argument("--room", type=int, default=Shape().room, help="words of all passages of a row")
+    parser.add_argument("--near", action="store_true", help="at most one passage that does not answer")
     parser.add_argument("--lore", type=int, default=1_200, help="articles of each other world at most")
     parser.add_argument("--share", type=float, default=1.0, help="of the mixture, for a quick try")
     parser.add_argument("--seed", type=int, default=0)

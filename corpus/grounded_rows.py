@@ -23,7 +23,8 @@ Text = tuple[str, str]
 """Heading and text of a passage."""
 
 DISTRACTORS = (1, 2, 3, 4)
-DISTRACTOR_WEIGHTS = (1, 2, 3, 4)  # the app shows four passages or five
+DISTRACTOR_WEIGHTS = (1, 2, 3, 4)
+NEAR = (0, 0, 1)  # distractors where reading is to be learnt rather than choosing
 
 
 # -- small tools -------------------------------------------------------------------------------------------------
@@ -118,6 +119,7 @@ class Shape:
 
     words: int = 170  # of a passage at most; no passage of an archive is much longer
     room: int = 560  # of all passages: some 900 tokens with the conversation
+    near: bool = False  # the right passages and at most one other
 
 
 def telling(question: Question) -> tuple[str, ...]:
@@ -166,8 +168,9 @@ def distractors(question: Question, pool: Pool, rng: random.Random, wanted: int)
 
 def assemble(question: Question, pool: Pool, rng: random.Random, missing: float, shape: Shape) -> Row | None:
     """The row, or None where its evidence does not fit or where there would be nothing to read."""
-    wanted = rng.choices(DISTRACTORS, DISTRACTOR_WEIGHTS)[0]
+    wanted = rng.choice(NEAR) if shape.near else rng.choices(DISTRACTORS, DISTRACTOR_WEIGHTS)[0]
     takes_away = bool(question.can_miss and question.evidence and telling(question) and rng.random() < missing)
+    wanted = max(wanted, int(not question.evidence))
     others = distractors(question, pool, rng, wanted + takes_away)
     evidence = () if takes_away else question.evidence
     count = len(others) + len(evidence)

@@ -313,7 +313,7 @@ def article_rows(
         bank = instruct_rows.Bank(store)
         if not bank.titles:
             return
-        form = instruct_rows.Shape(words=min(shape.words, shape.room // 5), distractors=4)
+        form = instruct_rows.Shape(words=min(shape.words, shape.room // 5), distractors=1 if shape.near else 4)
         if questions_file:
             dropped = instruct_rows.Tally()
             yield from instruct_merge.question_rows(questions_file, bank, seed, form, dropped)

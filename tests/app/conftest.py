@@ -76,8 +76,8 @@ class Scripted:
     name = "cirilla"
     room = 0
 
-    def __init__(self, says: str | Callable[[Sequence[tuple[str, str]]], str]) -> None:
-        self.says = says
+    def __init__(self, says: str | Callable[[Sequence[tuple[str, str]]], str], probability: float = 0.0) -> None:
+        self.says, self.probability = says, probability  # of its tokens; it tells none when 0
         self.read: list[tuple[str, str]] = []
 
     def stream(
@@ -90,7 +90,10 @@ class Scripted:
     ) -> Iterator[str]:
         self.read = list(passages)
         text = self.says if isinstance(self.says, str) else self.says(passages)
-        yield from (text[at : at + 3] for at in range(0, len(text), 3))
+        for at in range(0, len(text), 3):
+            if trace is not None and self.probability:
+                trace.append(TracedToken(text[at : at + 3], self.probability))
+            yield text[at : at + 3]
 
 
 def fill(store: Store) -> None:

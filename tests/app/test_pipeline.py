@@ -88,6 +88,15 @@ def test_a_true_draft_is_kept_with_its_citation(make):
     assert_sound(answer)
 
 
+@pytest.mark.parametrize(("probability", "generator"), [(0.95, "cirilla"), (0.5, "evidence")])
+def test_a_guess_is_not_kept_however_true(make, probability, generator):
+    pipeline = make(lambda passages: f"Orsolya was raised by the hermit Maruk [{cite(passages, 'Maruk')}].")
+    pipeline.reader.probability = probability
+    answer = pipeline.ask("Who raised Orsolya?")
+    assert answer.generator == generator and "Maruk" in answer.answer
+    assert_sound(answer)
+
+
 def test_a_decoder_of_little_room_reads_what_stands_around_the_evidence(make, monkeypatch):
     monkeypatch.setattr("app.pipeline.LEAST", 12)
     pipeline = make("Orsolya was raised by the hermit Maruk [1].")

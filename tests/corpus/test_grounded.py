@@ -97,6 +97,17 @@ def test_rows_keep_to_their_room():
             assert row["answer"] == DECLINE or question.answer in row["passages"][row["gold"][0] - 1][1]
 
 
+def test_near_rows_have_at_most_one_passage_that_does_not_answer():
+    pool = Pool(passage for n in range(30) for question in answerable(n) for passage in question.evidence)
+    rng = random.Random(0)
+    rows = [assemble(q, pool, rng, 0.3, Shape(near=True)) for n in range(30) for q in answerable(n)]
+    made = [row for row in rows if row]
+    others = [len(row["passages"]) - len(row["gold"]) for row in made]
+    assert {0, 1} == {n for n, row in zip(others, made, strict=True) if row["gold"]}
+    silent = [n for n, row in zip(others, made, strict=True) if row["answer"] == DECLINE]
+    assert set(silent) == {1, 2}  # where the evidence is taken away, another passage stands in its place
+
+
 def test_every_sentence_cites_the_passage_it_shares_most_with():
     texts = ["Maruk kept bees on the hill.", "Ilvane ruled Marn."]
     assert cite("Maruk kept bees. Ilvane ruled Marn.", [3, 1], texts) == "Maruk kept bees [3]. Ilvane ruled Marn [1]."
