@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LIKELY = 0.1  # how much a reading's own probability counts beside the confidence in its answer, as logarithms
 LEAST = 40  # words of a passage that the decoder reads, however many passages there are
-SURE = 0.8  # probability of a drafted sentence's tokens, their geometric mean, under which it is not trusted
+SURE = 0.9  # probability of a drafted sentence's tokens, their geometric mean, under which it is not trusted
 ENOUGH = 0.3  # a reading whose probability times its confidence is so high needs no other: each costs a search
 
 
