@@ -110,6 +110,24 @@ def test_places_are_told_and_kept_first_come_first_served():
     assert len(stile) == 0
 
 
+def test_far_back_only_some_places_are_told():
+    stile, gate = Turnstile(), threading.Semaphore(0)
+
+    def steps():
+        assert gate.acquire(timeout=PATIENCE)
+        yield "done"
+
+    threads = []
+    for number in range(14):
+        threads.append(start(lambda: list(stile.run(steps))))
+        until(lambda number=number: len(stile) == number + 1)
+    gate.release(14)
+    for thread, _ in threads:
+        thread.join(PATIENCE)
+    told = [int(item.text.split()[0]) for item in threads[-1][1][0][:-1]]
+    assert told == [13, 10, 5, 3, 2, 1]
+
+
 def test_two_workers_serve_two_and_the_third_waits():
     stile, gate = Turnstile(workers=2), threading.Semaphore(0)
 
