@@ -113,6 +113,8 @@ class Composer:
         ]
         if not inside or max(inside) < RELEVANT * self.best[0].share:
             return ""
+        if {word.stem for word in content(claim)} <= stems(self.question.text):  # the question over again
+            return ""
         if any(support.claim_of(sentence.text).rstrip(".!? ") == claim.rstrip(".!? ") for sentence in self.sentences):
             return ""
         n = self._cite(hit, checked.start, checked.end)

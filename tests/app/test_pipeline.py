@@ -124,6 +124,8 @@ def test_a_decoder_of_little_room_reads_what_stands_around_the_evidence(make, mo
         "Orsolya was raised by the hermit Maruk [{other}].",  # right answer, wrong passage
         "Orsolya was never raised by the hermit Maruk [{maruk}].",  # denial of what is said
         "Orsolya carried a white heron [{maruk}].",  # true of somebody else
+        "Orsolya was raised [{maruk}].",  # the question over again
+        "Orsolya [{maruk}].",
         "[1][2][3]",
         "",
         "!!!",
