@@ -98,6 +98,9 @@ def test_a_whole_run(tmp_path, monkeypatch, capsys):
     argv += ["--threads", 1, "--skip", "memory", "--samples", 3, "--to", to, "--json", tmp_path / "out.json"]
     monkeypatch.setattr(sys, "argv", [str(part) for part in argv])
     monkeypatch.setattr(lm, "NEW_TOKENS", 8)
+    # The run settles the number of threads for the process; the tests after this one have their own.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
     lm.main()
     report = json.loads((tmp_path / "out.json").read_text())
     ((name, row),) = report["answers"]["codex dev"].items()
