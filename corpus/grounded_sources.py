@@ -209,7 +209,9 @@ def copies(passages: Sequence[Text], count: int, kind: str, rng: random.Random, 
             spans = chunk.sentences(text)
             if spans:
                 start, end = rng.choice(spans)
-                shown.append([heading, trim(text, text[start:end], rng.randint(25, min(90, shape.room // size)))])
+                shown.append(
+                    [heading, trim(text, text[start:end], rng.randint(25, max(25, min(90, shape.room // size))))]
+                )
         sentences = [(n, text[a:b]) for n, (_, text) in enumerate(shown, 1) for a, b in chunk.sentences(text)]
         sentences = [(n, said) for n, said in sentences if 5 <= len(said.split()) <= 35]
         names = Counter(name for _, said in sentences for name in set(_NAME.findall(said)))
