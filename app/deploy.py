@@ -25,6 +25,7 @@ ROOMS = ("app", "corpus", "encoder", "lm", "retrieval")
 WHOLE = re.compile(r"app/|corpus/codex/|weights/[^/]+/")
 """Folders that are taken as they are; what lies in weights/ itself is for training."""
 PICTURE = re.compile(r"\bdocs/[\w./-]+\.(?:png|svg)\b")
+"""A picture that README.md shows."""
 NEVER = re.compile(r"(?:^|/)(?:\.[^/]*|__pycache__|tests|data|runs|[^/]*\.(?:py[cod]|sqlite.*|log|key|pem|tmp))(?:/|$)")
 """Paths that are never sent, wherever they lie: hidden files (.env, .git), caches, and what runs and tests leave."""
 WEIGHTS = ("model.int8.safetensors", "model.safetensors.index.json", "model.safetensors")
@@ -72,7 +73,7 @@ def files(root: Path) -> list[File]:
     chosen |= {
         path for path in present if str(PurePosixPath(path).parent) in used and not path.endswith((".py", ".md"))
     }
-    # The pictures that README.md shows, which is the Space's page about itself.
+    # README.md is the Space's page about itself.
     readme = root / "README.md"
     shown = set(PICTURE.findall(readme.read_text(encoding="utf-8"))) if readme.exists() else set()
     chosen |= shown & present

@@ -31,7 +31,6 @@ PAUSE = 0.5  # seconds before the second try, doubled before the third
 CONNECT = 5.0  # seconds to reach the server
 SILENCE = 20.0  # seconds without a byte that are borne, before the first word and between two
 OURS = "cirilla"  # in the name of a served model that is an export of ours
-ROOM = 160  # words of all passages for it, as lm.reader.Reader.room
 BUDGET = 896  # tokens of its prompt at most: every size of ours takes them, and an answer besides
 REST = 30.0  # seconds that a server is left alone after it failed: a dead one must not delay every question
 LONGEST = 20_000  # characters of a draft, whatever the server sends
@@ -71,7 +70,11 @@ class RemoteReader:
         longest that one draft may take, all tries together; with a ``tokenizer`` the model is an export of ours."""
         self.tokenizer = tokenizer
         # Whole passages for a stranger: whoever serves a model of their own has one that reads more than ours.
-        self.room = ROOM if tokenizer else 0
+        self.room = 0
+        if tokenizer is not None:
+            from lm.reader import Reader
+
+            self.room = Reader.room
         self.url, self.model, self.seconds = completions(url, chat=tokenizer is None), model, seconds
         self.pause, self.rest = PAUSE, REST
         self.name = model

@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpus import chunk, codex
-from corpus.grounded_rows import DECLINE, Pool, Row, Shape, assemble, trim
+from corpus.grounded_rows import DECLINE, Pool, Row, Shape, assemble
 from corpus.grounded_sources import BUILDERS, article_rows, codex_questions, copies, passage_of
 from corpus.pairs import read_zst, wiki_article
 from corpus.types import Article
 
-__all__ = ["DECLINE", "MIXTURE", "Part", "trim"]
+__all__ = ["DECLINE", "MIXTURE", "Part"]
 
 
 @dataclass(frozen=True, slots=True)

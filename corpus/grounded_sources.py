@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from corpus import chunk
-from corpus.grounded_rows import DECLINE, Question, Row, Shape, Text, best_sentence, cite, overlap, stands_in, trim
+from corpus.chunk import trim
+from corpus.grounded_rows import DECLINE, Question, Row, Shape, Text, best_sentence, cite, overlap, stands_in
 from corpus.types import Article, Page
 
 HISTORY = 0.08  # share of public questions asked after another one about the same passage

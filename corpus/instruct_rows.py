@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from corpus import chunk, codex
+from corpus.chunk import trim
 from corpus.errors import CorpusError
-from corpus.grounded import DECLINE, trim
+from corpus.grounded import DECLINE
 from corpus.question_format import folded
 from corpus.split import split_of
 from corpus.store import Store, StoredPassage, fold

@@ -197,6 +197,10 @@ class World:
             dist.all_reduce(value)
         return value
 
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean over all processes, on the device of ``value``."""
+        return (self.sum(value) / self.size).to(value.device)
+
     def agree(self, flag: bool) -> bool:
         """Whether any process says so: clocks differ, and all must stop at the same step."""
         return flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag))) > 0)

@@ -150,8 +150,6 @@ def train(args: argparse.Namespace, world: optim.World) -> None:
     if args.balance is not None:
         config = replace(config, balance=args.balance)
     model = Cirilla(config).to(device).train()
-    if args.embeddings:
-        begin_with(model, args.embeddings)
     lr = args.lr or optim.LEARNING_RATE[args.optimizer]
     groups = optim.optimizers(model, lr, args.weight_decay, args.optimizer)
 
@@ -175,6 +173,8 @@ def train(args: argparse.Namespace, world: optim.World) -> None:
         step, seconds, pending = state["step"], state["seconds"], list(state["losses"])
         if world.is_main:
             print(f"resumed at step {step}")
+    elif args.embeddings:
+        begin_with(model, args.embeddings)
     log = optim.Log(args.out, step, world.is_main)
 
     wants_compiling = device == "cuda" if args.compile is None else args.compile
@@ -194,7 +194,7 @@ def train(args: argparse.Namespace, world: optim.World) -> None:
         nonlocal pending, saved, pause
         since = time.monotonic()
         if pending:  # the mean over the processes, of which one saves
-            pending = list((world.sum(torch.stack(pending)) / world.size).to(device))
+            pending = list(world.mean(torch.stack(pending)))
         if world.is_main:
             at = {"step": step, "seconds": seconds + since - started}
             left = torch.stack(pending) if pending else torch.zeros(0)

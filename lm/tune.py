@@ -367,7 +367,7 @@ def train(args: argparse.Namespace, world: optim.World) -> None:
     def save() -> None:
         nonlocal pending, saved
         if pending:
-            pending = list((world.sum(torch.stack(pending)) / world.size).to(device))
+            pending = list(world.mean(torch.stack(pending)))
         if world.is_main:
             at = {"step": step, "seconds": seconds + time.monotonic() - started}
             left = torch.stack(pending) if pending else torch.zeros(0, 2)

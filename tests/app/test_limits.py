@@ -72,6 +72,18 @@ def until(condition):
         time.sleep(0.005)
 
 
+def queued(stile, gate, works):
+    """The threads that asked for ``works``, one after the other, once the gate has let all of them through."""
+    threads = []
+    for number, work in enumerate(works, 1):
+        threads.append(start(lambda work=work: list(stile.run(work))))
+        until(lambda number=number: len(stile) == number)
+    gate.release(len(threads))
+    for thread, _ in threads:
+        thread.join(PATIENCE)
+    return threads
+
+
 @pytest.fixture
 def guard(tmp_path, monkeypatch):
     """``guard(pipeline, **settings)``"""
@@ -93,15 +105,9 @@ def test_places_are_told_and_kept_first_come_first_served():
             order.append(name)
             yield name
 
-        return lambda: list(stile.run(steps))
+        return steps
 
-    threads = []
-    for number in range(4):
-        threads.append(start(work(number)))
-        until(lambda number=number: len(stile) == number + 1)
-    gate.release(4)
-    for thread, _ in threads:
-        thread.join(PATIENCE)
+    threads = queued(stile, gate, [work(number) for number in range(4)])
     assert order == [0, 1, 2, 3]
     said = [[e.text if isinstance(e, Status) else e for e in out[0]] for _, out in threads]
     assert said[0] == [0]
@@ -117,13 +123,7 @@ def test_far_back_only_some_places_are_told():
         assert gate.acquire(timeout=PATIENCE)
         yield "done"
 
-    threads = []
-    for number in range(14):
-        threads.append(start(lambda: list(stile.run(steps))))
-        until(lambda number=number: len(stile) == number + 1)
-    gate.release(14)
-    for thread, _ in threads:
-        thread.join(PATIENCE)
+    threads = queued(stile, gate, [steps] * 14)
     told = [int(item.text.split()[0]) for item in threads[-1][1][0][:-1]]
     assert told == [13, 10, 5, 3, 2, 1]
 
@@ -135,13 +135,7 @@ def test_two_workers_serve_two_and_the_third_waits():
         assert gate.acquire(timeout=PATIENCE)
         yield "done"
 
-    threads = []
-    for number in range(3):
-        threads.append(start(lambda: list(stile.run(steps))))
-        until(lambda number=number: len(stile) == number + 1)
-    gate.release(3)
-    for thread, _ in threads:
-        thread.join(PATIENCE)
+    threads = queued(stile, gate, [steps] * 3)
     assert [out[0] for _, out in threads] == [["done"], ["done"], [Status("2 questions before yours"), "done"]]
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from corpus import grounded
-from corpus.grounded_rows import DECLINE, Pool, Question, Shape, assemble, cite, trim
+from corpus.chunk import trim
+from corpus.grounded_rows import DECLINE, Pool, Question, Shape, assemble, cite
 from corpus.grounded_sources import codex_questions, conversations, copies, questions, spoken, verbalise, yes_no
 from corpus.split import split_of
 
