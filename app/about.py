@@ -9,14 +9,14 @@ _TEXT = """
 <h2>What this is</h2>
 <p>A chat that answers questions about the world of the Witcher (the books, the games, the series) and shows where every
 sentence comes from. What its archives do not hold, it declines to answer.</p>
-<p>Nothing in it is a borrowed model. A BERT-style encoder finds the passages and a decoder, Cirilla, reads them; both
-are written in plain PyTorch and were trained from scratch.</p>
+<p>Nothing in it is a borrowed model. Learned word vectors and a BERT-style encoder find the passages and a decoder,
+Cirilla, reads them; all are written in plain PyTorch and were trained from scratch.</p>
 <h2>How an answer comes about</h2>
 <ol>
 <li>A follow-up such as “And her mother?” is completed from the conversation; misspelt names are mended.</li>
-<li>The archive is searched by words (BM25) and by meaning (the encoder); both rankings are fused.</li>
-<li>A second stage reads the question together with each of the best passages. Their best sentences are weighed; if they
-do not hold what was asked, the archives are said not to hold it.</li>
+<li>The archive is searched by words (BM25) and by meaning (word vectors); both rankings are fused.</li>
+<li>A second stage, the BERT-style encoder, reads the question together with each of the best passages. Their best
+sentences are weighed; if they do not hold what was asked, the archives are said not to hold it.</li>
 <li>Cirilla drafts an answer from numbered passages. Every sentence is compared with the passage that it cites: names,
 numbers and content words must be there. What fails is replaced by the source itself, quoted.</li>
 </ol>

@@ -39,7 +39,7 @@ from corpus.store import StoredPassage
 from corpus.types import FACTS_PATH
 from retrieval.search import Hit
 
-ENCODED = 24  # sentences that are compared through the encoder: the best by words alone
+ENCODED = 300  # sentences that are compared through the encoder: the best by words alone, and mostly all of them
 UNKNOWN_NAME = 0.25  # factor on the confidence
 PORTRAIT = 0.9  # confidence in a portrait of something that has an article of its own
 MAX_WORDS = 60  # a longer sentence is a list or a quotation gone wrong and makes a poor answer

@@ -1,21 +1,24 @@
 """Question → passage pairs for training retrieval, from articles and from question sets.
 
-    python -m corpus.pairs --data DIR --out runs/pairs.jsonl
+    python -m corpus.pairs --data DIR --out runs/pairs.jsonl [--wide runs/pairs-wide.jsonl]
 
 Every line is ``{"query", "passage", "answers", "kind"}``, the passage as retrieval sees it: heading path, line break,
 text; ``answers`` are aliases and evidence that make other passages right too, which ``retrieval.mine`` needs to know.
 From an article come: its title and aliases → the lead; heading path → that section; an infobox row, asked in a few
 ways → the passage that spells it out; a sentence without its subject's name → the passage it stands in.  From question
-sets (SQuAD and the like): question → passage.
+sets (SQuAD and the like): question → passage.  ``--wide`` writes more of the same from far more text, for a first stage
+that is cheap enough to see it all: every other world, plain English, every question set whole.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -37,6 +40,25 @@ QUESTION_SETS = [
     ("duorc_pairs.train", None),
     ("boolq.train", None),
     ("quoref.train", None),
+]
+
+WIDE_WORLDS = [  # (file in lore/, articles at most)
+    ("got_wiki", None),
+    ("lotr_wiki", None),
+    ("gotdict", None),
+    ("wookieepedia_full", 9_000),
+    ("disney_wiki_fantasy", None),
+    ("disney_wiki_other", 4_000),
+    ("comics_wikipedia", None),
+    ("starwars_wikipedia", None),
+    ("pathfinder_srd", None),
+    ("open5e_srd", None),
+]
+WIDE_GENERAL = [("simplewiki_2022", 60_000, 400), ("enwiki_core_2015", 12_000, 700)]  # (file, articles, words of each)
+WIDE_SETS = [
+    *("squad1.train", "squad1.dev", "qamr.dev", "qamr.test", "adversarialqa.train", "iirc.train", "quoref.train"),
+    *("quoref.dev", "narrativeqa_summaries.dev", "fairytaleqa.dev", "fairytaleqa.test", "boolq.dev", "duorc.train"),
+    "hotpotqa.train",
 ]
 
 ASK = [
@@ -186,6 +208,31 @@ def wiki_question_pairs(questions: Path, pages: Iterable[dict]) -> list[dict]:
     return pairs * 3
 
 
+def wide_pairs(data: Path, rng: random.Random) -> Iterator[dict]:
+    """Pairs from far more text than the lore: see ``WIDE_WORLDS``, ``WIDE_GENERAL`` and ``WIDE_SETS``."""
+    for name, most in WIDE_WORLDS:
+        rows = [row for row in read_zst(data / f"lore/{name}.jsonl.zst") if row.get("title")]
+        for row in rows if most is None or most >= len(rows) else rng.sample(rows, most):
+            yield from article_pairs(wiki_article(row), rng)
+    for name, most, words in WIDE_GENERAL:
+        for row in itertools.islice(read_zst(data / f"general/{name}.jsonl.zst"), most):
+            title, _, text = row["text"].partition("\n\n")
+            text = " ".join(text.split(" ")[:words])
+            if text.strip() and len(title) < 100:
+                yield from article_pairs(wiki_article({"title": title, "text": text}), rng)
+    for name in WIDE_SETS:
+        yield from question_pairs(data / "qa", name, None, rng)
+
+
+def write(pairs: list[dict], path: Path, rng: random.Random) -> None:
+    """The pairs in random order, one a line, and on the screen how many there are of each kind."""
+    rng.shuffle(pairs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as f:
+        f.writelines(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
+    print(json.dumps(Counter(pair["kind"] for pair in pairs), indent=1), f"{len(pairs):,} pairs in {path}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with witcher/, lore/ and qa/")
@@ -193,6 +240,7 @@ def main() -> None:
     parser.add_argument("--questions", type=Path, default=Path("corpus/questions/train.jsonl"))
     parser.add_argument("--lore", type=int, default=4_000, help="articles of each other world at most")
     parser.add_argument("--out", type=Path, default=Path("runs/pairs.jsonl"))
+    parser.add_argument("--wide", type=Path, help="where to write pairs from far more text, too")
     args = parser.parse_args()
     rng = random.Random(0)
     pairs: list[dict] = []
@@ -214,14 +262,9 @@ def main() -> None:
         pairs += wiki_question_pairs(path, wiki)
     for name, limit in QUESTION_SETS:
         pairs += question_pairs(args.data / "qa", name, limit, rng)
-    rng.shuffle(pairs)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with args.out.open("w", encoding="utf-8") as f:
-        f.writelines(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
-    kinds: dict[str, int] = {}
-    for p in pairs:
-        kinds[p["kind"]] = kinds.get(p["kind"], 0) + 1
-    print(json.dumps(kinds, indent=1), f"{len(pairs):,} pairs")
+    write(pairs, args.out, rng)
+    if args.wide:
+        write(list(wide_pairs(args.data, rng)), args.wide, rng)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A BERT-style sentence encoder and a second stage on it, written and trained from scratch."""
+"""A sentence encoder, BERT-style or a bag of words, and a second stage that reads, written and trained from scratch."""
 
 from encoder.encoder import Encoder
 from encoder.errors import EncoderError

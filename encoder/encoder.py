@@ -10,6 +10,7 @@ import tokenizers
 import torch
 
 from encoder import files
+from encoder.bag import Bag
 from encoder.model import EncoderModel, mean_pool
 
 TOKENS_PER_BATCH = 8_192
@@ -24,17 +25,20 @@ def best_dtype() -> torch.dtype:
 class Encoder:
     """A loaded encoder.  ``model_hash`` names its weights: vectors of different hashes never meet in one index."""
 
-    def __init__(self, model: EncoderModel, tokenizer: tokenizers.Tokenizer, model_hash: str) -> None:
+    def __init__(self, model: EncoderModel | Bag, tokenizer: tokenizers.Tokenizer, model_hash: str) -> None:
         self.model, self.tokenizer, self.model_hash = model, tokenizer, model_hash
 
     @classmethod
     def load(cls, folder: str | Path, dtype: torch.dtype | None = None) -> Encoder:
-        """Open a released folder; ``dtype`` is :func:`best_dtype` unless given.
+        """Open a released folder; ``dtype`` is :func:`best_dtype` unless given, and float32 for a bag, which adds only.
 
         Raises:
             EncoderError: see :func:`encoder.files.load`.
         """
-        return cls(*files.load(Path(folder), dtype or best_dtype()))
+        model, tokenizer, name = files.load(Path(folder))
+        if dtype is None:
+            dtype = torch.float32 if isinstance(model, Bag) else best_dtype()
+        return cls(model.to(dtype), tokenizer, name)
 
     @property
     def dimension(self) -> int:

@@ -2,6 +2,7 @@
 
 ``model.safetensors`` holds ``ModernBertModel``'s parameters in float16, ``config.json`` its configuration; the rest
 are the small files from which ``SentenceTransformer(path)`` learns to add ``<|bos|>``, pool by mean and normalise.
+A bag of words (``encoder/bag.py``) is a ``StaticEmbedding`` to it, in float32, as that is what it would compute in.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
@@ -17,10 +20,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers.processors import TemplateProcessing
 
+from encoder.bag import Bag, BagConfig
 from encoder.errors import EncoderError
 from encoder.model import EncoderConfig, EncoderModel
 
 BOS, PAD, MASK = "<|bos|>", "<|pad|>", "<|mask|>"
+BAG = "bag"  # in config.json, where others have "modernbert"
+# Git keeps no empty folder, and sentence-transformers looks for this one.
+NORMALIZE = "{}_Normalize/config.json"
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 
 
@@ -68,9 +75,11 @@ def from_modernbert(values: dict) -> EncoderConfig:
     )
 
 
-def save(model: EncoderModel, tokenizer_json: Path, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write the whole folder, model card aside."""
+def save(model: EncoderModel | Bag, tokenizer_json: Path, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write the whole folder, model card aside; ``dtype`` is that of an encoder with layers."""
     folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(model, Bag):
+        return save_bag(model, tokenizer_json, folder)
     tensors = {name: value.detach().to(dtype).contiguous().cpu() for name, value in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
@@ -99,15 +108,37 @@ def save(model: EncoderModel, tokenizer_json: Path, folder: Path, dtype: torch.d
         "config_sentence_transformers.json": {"similarity_fn_name": "cosine", "prompts": {}},
         "1_Pooling/config.json": {"word_embedding_dimension": model.config.d_model, "pooling_mode_mean_tokens": True},
     }
+    write(small_files | {NORMALIZE.format(2): {}}, folder)
+
+
+def save_bag(bag: Bag, tokenizer_json: Path, folder: Path) -> None:
+    """Write the folder of a bag, model card aside."""
+    save_file({"embedding.weight": bag.embedding.weight.detach().float().contiguous().cpu()}, folder / WEIGHTS)
+    # Without special tokens: a text that spells "<|mask|>" is text.
+    plain = json.loads(tokenizer_json.read_text(encoding="utf-8")) | {"added_tokens": [], "post_processor": None}
+    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(plain))
+    tokenizer.enable_truncation(bag.config.max_length)
+    tokenizer.save(str(folder / TOKENIZER))
+    modules = "sentence_transformers.models."
+    small_files = {
+        CONFIG: {"model_type": BAG, **asdict(bag.config)},
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": f"{modules}StaticEmbedding"},
+            {"idx": 1, "name": "1", "path": "1_Normalize", "type": f"{modules}Normalize"},
+        ],
+        "config_sentence_transformers.json": {"similarity_fn_name": "cosine", "prompts": {}},
+        NORMALIZE.format(1): {},
+    }
+    write(small_files, folder)
+
+
+def write(small_files: dict[str, Any], folder: Path) -> None:
     for name, content in small_files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-    (folder / "2_Normalize").mkdir(exist_ok=True)
-    # Git keeps no empty folder, and sentence-transformers looks for this one.
-    (folder / "2_Normalize" / "config.json").write_text("{}\n")
 
 
-def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[EncoderModel, tokenizers.Tokenizer, str]:
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[EncoderModel | Bag, tokenizers.Tokenizer, str]:
     """Model in evaluation mode, tokenizer, and a hash that names these weights.
 
     Raises:
@@ -118,19 +149,32 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[EncoderModel
         if not (folder / name).is_file():
             raise EncoderError(f"The encoder's {folder / name} is missing. {remedy}")
     try:
-        config = from_modernbert(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-        model = EncoderModel(config)
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        is_bag = values.pop("model_type") == BAG
+        model = Bag(BagConfig(**values)) if is_bag else EncoderModel(from_modernbert(values))
         model.load_state_dict({k: v.float() for k, v in load_file(folder / WEIGHTS).items()})
         tokenizer = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
-    except (SafetensorError, ValueError, KeyError, RuntimeError, OSError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         line = str(error).splitlines()[0]
         raise EncoderError(f"The encoder in {folder} cannot be read ({line}). {remedy}") from error
     except Exception as error:  # tokenizers raises a bare Exception
         raise EncoderError(f"The tokenizer in {folder} cannot be read ({error}). {remedy}") from error
     tokenizer.encode_special_tokens = True
-    tokenizer.enable_truncation(config.max_length)
+    tokenizer.enable_truncation(model.config.max_length)
     name = hash_of([folder / WEIGHTS, folder / CONFIG, folder / TOKENIZER])
     return model.to(dtype).eval(), tokenizer, name
+
+
+def load_layers(folder: Path) -> tuple[EncoderModel, tokenizers.Tokenizer]:
+    """As :func:`load`, for those to whom a bag is no use.
+
+    Raises:
+        EncoderError: also where the folder holds a bag.
+    """
+    model, tokenizer, _ = load(folder)
+    if isinstance(model, Bag):
+        raise EncoderError(f"The encoder in {folder} is a bag of words and has no layers.")
+    return model, tokenizer
 
 
 def hash_of(files: Iterable[Path]) -> str:

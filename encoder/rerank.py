@@ -1,6 +1,6 @@
 """Training of the second stage on groups of candidates (``python -m retrieval.candidates``).
 
-    python -m encoder.rerank --groups runs/ranking/train.jsonl --start weights/encoder --out runs/reranker --steps 1500
+    python -m encoder.rerank --groups runs/ranking/train.jsonl --start runs/encoder-mlm/model --out runs/reranker
 
 Loss: minus the logarithm of the share that the right sentences get in a softmax over all sentences of a group's
 candidates and the silent one, whose score is 0.  A group whose evidence is not among the chosen candidates (now and
@@ -74,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=Path, nargs="+", required=True)
     parser.add_argument("--dev", type=Path, help="groups to report on")
-    parser.add_argument("--start", type=Path, default=Path("weights/encoder"))
+    parser.add_argument("--start", type=Path, required=True, help="folder of a pretrained encoder, or second stage")
     parser.add_argument("--tokenizer", type=Path, default=Path("weights/tokenizer.json"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1500)
@@ -96,7 +96,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.enable_flash_sdp(device == "cuda")  # see encoder.pretrain
     tokenizer = tokenizers.Tokenizer.from_file(str(args.start / files.TOKENIZER))
-    model = RerankerModel(files.load(args.start)[0]).train().to(device)
+    model = RerankerModel(files.load_layers(args.start)[0]).train().to(device)
     if (args.start / WEIGHTS).exists():  # a second stage already: its marks and head too
         load_head(model, args.start)
     head = [p for n, p in model.named_parameters() if not n.startswith("encoder.")]

@@ -170,10 +170,10 @@ class Reranker:
         """Open a released folder; ``dtype`` is :func:`encoder.encoder.best_dtype` unless given.
 
         Raises:
-            EncoderError: see :func:`encoder.files.load`.
+            EncoderError: see :func:`encoder.files.load_layers`.
         """
         folder = Path(folder)
-        encoder, tokenizer, _ = files.load(folder)
+        encoder, tokenizer = files.load_layers(folder)
         model = RerankerModel(encoder)
         load_head(model, folder)
         return cls(model.to(dtype or best_dtype()), tokenizer)

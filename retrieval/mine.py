@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, default=Path("runs/pairs.jsonl"))
     parser.add_argument("--out", type=Path, default=Path("runs/mined.jsonl"))
     parser.add_argument("--negatives", type=int, default=1, help="negatives a pair")
+    parser.add_argument("--kinds", nargs="+", help="only pairs of these kinds; negatives come from all passages still")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rows = [json.loads(line) for line in args.pairs.open(encoding="utf-8")]
@@ -134,6 +135,7 @@ def main() -> None:
     kept = mined = 0
     with tempfile.TemporaryDirectory() as folder, args.out.open("w", encoding="utf-8") as out:
         pool = Pool((row["passage"] for row in rows if row["kind"] != "cloze"), Path(folder))
+        rows = [row for row in rows if not args.kinds or row["kind"] in args.kinds]
         for row in mine(rows, pool, args.negatives, random.Random(args.seed)):
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
             kept, mined = kept + 1, mined + row["mined"]

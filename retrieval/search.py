@@ -19,13 +19,14 @@ from retrieval.names import Names
 
 DEPTH = 50
 """Passages taken from each ranking."""
-WEIGHTS = (1.0, 0.3)
-"""BM25 and dense, tuned on the dev questions: at equal weights the first encoder, the weaker of the two, does harm."""
+WEIGHTS = (1.0, 0.85)
+"""BM25 and dense, tuned on dev questions over the codex *and* over real wiki pages."""
 ALIKE = 0.9
 """Passages that share this much of their word triples (Jaccard) are taken for copies; see ``distinct``."""
-SECOND_WEIGHT = 2.0
-"""Of the second stage's ranking in the fusion, beside ``WEIGHTS``; tuned on dev questions over the codex *and* over
-real wiki pages.  A smaller constant in its place was better on the codex and worse than no second stage on the wiki."""
+SECOND_WEIGHT = 0.05
+"""Of the second stage's logit, added to the fused score.  Logits are trained in one softmax over all passages of a
+question, so how far apart they are says something that their order does not; tuned as ``WEIGHTS``."""
+SURE = 15.0  # logits beyond it say no more
 MAX_QUERY = 1_000  # characters that the encoder is given; it would cut later anyway
 CANDIDATES = 20
 """Passages that the second stage reads: what two cores read in 150 to 200 ms."""
@@ -48,7 +49,7 @@ class Hit:
     """A passage that was found, and what every stage thought of it; None where a stage did not find it."""
 
     passage: StoredPassage
-    score: float  # what the hits are ordered by: reciprocal rank fusion, the second stage's ranking included
+    score: float  # what the hits are ordered by: reciprocal rank fusion, the second stage's logit included
     bm25: float | None = None
     bm25_rank: int | None = None  # from 1
     dense: float | None = None  # cosine
@@ -151,12 +152,12 @@ class Searcher:
         return out
 
     def _read(self, question: str, hits: Sequence[Hit]) -> list[Hit]:
-        """Read and fuse once more: by the first stages' order and by the second's."""
+        """Read, and order by the first stages' score and the second's logit."""
         read = self.read(question, hits)
-        order = sorted(range(len(read)), key=lambda i: -(read[i].second or 0.0))
-        ranks = {i: rank for rank, i in enumerate(order, 1)}
+        logits = np.clip(np.array([hit.second for hit in read], dtype=np.float64), -SURE, SURE)  # (n,)
+        ranks = {int(i): rank for rank, i in enumerate(np.argsort(-logits, kind="stable"), 1)}
         read = [
-            replace(hit, second_rank=ranks[i], score=hit.score + SECOND_WEIGHT / (fusion.K + ranks[i]))
+            replace(hit, second_rank=ranks[i], score=hit.score + SECOND_WEIGHT * (SURE + float(logits[i])))  # never < 0
             for i, hit in enumerate(read)
         ]
         return sorted(read, key=lambda hit: -hit.score)

@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+import zstandard
 
 from corpus import pairs
 from corpus.chunk import passages
@@ -81,3 +82,33 @@ def test_questions_over_wiki_pages_find_their_passage_by_offsets_or_by_fact(tmp_
     assert by_query["Who raised Orsolya?"]["passage"].startswith("Orsolya › Life\n")
     assert "Orsolya was raised by the hermit Maruk in" in by_query["Who raised Orsolya?"]["answers"]
     assert by_query["Of what race?"]["passage"].startswith("Orsolya › Facts\n")
+
+
+def test_wide_pairs_come_from_every_world_plain_english_and_every_question_set(tmp_path, monkeypatch):
+    def put(name: str, *rows: dict) -> None:
+        path = tmp_path / f"{name}.jsonl.zst"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(zstandard.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+
+    for number, (name, _) in enumerate(pairs.WIDE_WORLDS):
+        put(f"lore/{name}", {"title": f"World {number}", "text": ROW["text"]}, {"text": "An entry without a name."})
+    for name, _, _ in pairs.WIDE_GENERAL:
+        put(
+            f"general/{name}",
+            {"text": f"{name}\n\n{ROW['text']}"},
+            {"text": "Title alone"},
+            {"text": "T" * 100 + "\n\nx"},
+        )
+    for name in pairs.WIDE_SETS:
+        put(f"qa/{name}", {"question": f"In {name}?", "context": "It is told here.", "answers": ["here"]})
+    made = list(pairs.wide_pairs(tmp_path, random.Random(0)))
+    titles = {pair["passage"].partition("\n")[0].split(" › ")[0] for pair in made if pair["kind"] == "title"}
+    assert titles == {f"World {n}" for n in range(len(pairs.WIDE_WORLDS))} | {name for name, *_ in pairs.WIDE_GENERAL}
+    assert {pair["kind"] for pair in made} >= set(pairs.WIDE_SETS)
+    with monkeypatch.context() as patch:
+        patch.setattr(pairs, "WIDE_WORLDS", [("got_wiki", 1)])
+        patch.setattr(pairs, "WIDE_GENERAL", [("simplewiki_2022", 0, 9)])
+        patch.setattr(pairs, "WIDE_SETS", [])
+        put("lore/got_wiki", *({"title": f"House {n}", "text": ROW["text"]} for n in range(5)))
+        few = list(pairs.wide_pairs(tmp_path, random.Random(0)))
+    assert len({pair["passage"].partition("\n")[0].split(" › ")[0] for pair in few}) == 1

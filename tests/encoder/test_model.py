@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from encoder import Encoder, EncoderError, files
+from encoder.bag import Bag
 from encoder.model import PRESETS, Classifier, EncoderConfig, EncoderModel, MaskedLM, mask_tokens, mean_pool
 
 TOKENIZER = Path("weights/tokenizer.json")
@@ -19,7 +20,7 @@ def model(request):
     return EncoderModel(request.param).eval()
 
 
-def saved(model: EncoderModel, folder: Path) -> Path:
+def saved(model: EncoderModel | Bag, folder: Path) -> Path:
     files.save(model, TOKENIZER, folder, dtype=torch.float32)
     return folder
 

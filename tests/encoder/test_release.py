@@ -93,9 +93,24 @@ def test_what_the_hub_gives_back_encodes_the_same(trained, server, tmp_path):  #
 def test_too_few_negatives_are_named(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text(json.dumps(ROWS[0]) + "\n" + json.dumps({"query": "q", "passage": "p"}) + "\n")
-    assert contrastive.dataset(path, None).column_names == ["anchor", "positive"]
+    assert contrastive.dataset([path], None).column_names == ["anchor", "positive"]
     with pytest.raises(EncoderError, match=r"0 negatives, not 1.*retrieval\.mine"):
-        contrastive.dataset(path, 1)
+        contrastive.dataset([path], 1)
     path.write_text("")
     with pytest.raises(EncoderError, match="no pairs"):
-        contrastive.dataset(path, None)
+        contrastive.dataset([path], None)
+
+
+def test_a_group_is_a_question_its_evidence_and_passages_that_only_look_right(tmp_path):
+    path = tmp_path / "groups.jsonl"
+    labels = [[0, 0], [-1, 0], [0, 1], [0], [0], [0]] + [[0]] * 10
+    passages = [{"heading": f"H{n}", "text": f"t{n}", "labels": found} for n, found in enumerate(labels)]
+    without = {"query": "no evidence", "passages": [p for p in passages if 1 not in p["labels"]]}
+    short = {"query": "little to choose from", "passages": passages[:4]}
+    path.write_text("".join(json.dumps(row) + "\n" for row in ({"query": "q", "passages": passages}, without, short)))
+    data = contrastive.dataset([path], 3)
+    assert data["anchor"] == ["q"] and data["positive"] == ["H2\nt2"]
+    wrong = {data[f"negative_{n}"][0] for n in (1, 2, 3)}
+    assert len(wrong) == 3
+    assert wrong <= {f"H{n}\nt{n}" for n in (0, *range(3, 12))}, "an answer and what is far down are left out"
+    assert len(contrastive.dataset([path], None).column_names) == 12, "ten of them, where all are asked for"

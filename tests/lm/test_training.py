@@ -200,7 +200,7 @@ def test_an_encoders_embeddings_may_come_first(tokens, tmp_path, monkeypatch, ca
     assert torch.allclose(torch.corrcoef(torch.stack((taken.flatten(), learnt_before.flatten())))[0, 1], torch.ones(()))
     given = ["--tokens", tokens, "--preset", "cirilla-tiny", "--steps", 1, "--batch", 2, "--length", 32]
     for name in ("narrow.safetensors", "nothing.safetensors"):
-        assert run(pretrain, monkeypatch, *given, "--out", tmp_path / name, "--embeddings", tmp_path / name) == 1
+        assert run(pretrain, monkeypatch, *given, "--out", tmp_path / "run", "--embeddings", tmp_path / name) == 1
         assert name in capsys.readouterr().err
     assert (
         run(pretrain, monkeypatch, *given, "--out", tmp_path / "o", "--embeddings", tmp_path / "encoder.safetensors")

@@ -10,7 +10,7 @@ from retrieval.fusion import reciprocal_rank_fusion
 
 
 def test_hand_computed():
-    fused = reciprocal_rank_fusion([[1, 2, 3], [3, 1, 4]])
+    fused = reciprocal_rank_fusion([[1, 2, 3], [3, 1, 4]], k=60)
     assert [id for id, _ in fused] == [1, 3, 2, 4]
     assert dict(fused) == pytest.approx({1: 1 / 61 + 1 / 62, 3: 1 / 63 + 1 / 61, 2: 1 / 62, 4: 1 / 63})
 
@@ -29,7 +29,7 @@ def test_ties_go_to_the_better_best_rank_then_to_the_smaller_id():
 
 
 def test_repeated_ids_count_once():
-    assert reciprocal_rank_fusion([[1, 1]]) == [(1, pytest.approx(1 / 61))]
+    assert reciprocal_rank_fusion([[1, 1]], k=60) == [(1, pytest.approx(1 / 61))]
 
 
 def test_nothing_in_nothing_out():

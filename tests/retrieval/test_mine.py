@@ -107,6 +107,13 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert [r["query"] for r in written] == [r["query"] for r in rows]
     assert written[0]["negatives"] in ([WRONG], [FAR])
     assert "3 of 3 pairs" in capsys.readouterr().out
+    rows[1]["kind"] = "title"
+    source.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    monkeypatch.setattr(sys, "argv", ["mine", "--pairs", str(source), "--out", str(out), "--kinds", "title"])
+    mine.main()
+    (written_one,) = [json.loads(line) for line in out.open()]
+    assert written_one["query"] == rows[1]["query"] and written_one["negatives"][0] in (BELLS, FAR), "of all passages"
+    monkeypatch.setattr(sys, "argv", ["mine", "--pairs", str(source), "--out", str(out)])
     source.write_text(json.dumps({"query": "q", "passage": "p", "kind": "old"}) + "\n")
     with pytest.raises(SystemExit, match=r"corpus\.pairs"):
         mine.main()

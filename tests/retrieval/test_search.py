@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from retrieval import fusion
 from retrieval.index import VectorIndex, build
 from retrieval.search import WEIGHTS, Searcher, distinct
 from tests.retrieval.conftest import FakeEncoder
@@ -30,7 +31,7 @@ def test_hits_carry_every_stage(searcher):
         assert (hit.bm25 is None) == (hit.bm25_rank is None)
         assert hit.dense is not None and -1.001 <= hit.dense <= 1.001
         ranks = zip(WEIGHTS, (hit.bm25_rank, hit.dense_rank), strict=True)
-        parts = [weight / (60 + rank) for weight, rank in ranks if rank]
+        parts = [weight / (fusion.K + rank) for weight, rank in ranks if rank]
         assert hit.score == pytest.approx(sum(parts))
     assert [hit.score for hit in found.hits] == sorted((hit.score for hit in found.hits), reverse=True)
     assert set(found.timings) == {"lexical", "encode", "dense", "fuse", "total"}
