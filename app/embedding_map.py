@@ -1,10 +1,10 @@
 """The map of the corpus: every passage's vector laid out on a plane, so that what is alike lies together.
 
-Two ways to get from 256 dimensions to two.  *Principal components* take a fraction of a second and keep the largest
-differences, but pile most passages up in the middle.  *Neighbour embedding* starts from there, pulls each passage
-towards its nearest neighbours and pushes random pairs apart; this is UMAP's and LargeVis's scheme with t-SNE's kernel
-(Tang et al. 2016, McInnes et al. 2018; Damrich et al., "From t-SNE to UMAP with contrastive learning", ICLR 2023).
-It keeps neighbourhoods far better; the distance between two far-off islands means little.
+Two ways to get from hundreds of dimensions to two.  *Principal components* take a fraction of a second and keep the
+largest differences, but pile most passages up in the middle.  *Neighbour embedding* starts from there, pulls each
+passage towards its nearest neighbours and pushes random pairs apart; this is UMAP's and LargeVis's scheme with t-SNE's
+kernel (Tang et al. 2016, McInnes et al. 2018; Damrich et al., "From t-SNE to UMAP with contrastive learning", ICLR
+2023).  It keeps neighbourhoods far better; the distance between two far-off islands means little.
 
 The layout is a property of the index.  It is computed once per index version, in the background, and kept in the data
 folder; until it is there, the principal components stand in for it.
