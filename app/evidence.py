@@ -227,6 +227,8 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
         near = held[at - 1] if at else set()
         fact = fact_line(text[start:end]) if hit.passage.path == FACTS_PATH else None
         coverage, named, matter, least = _coverage(question, held[at], title, heading, near, hit.passage.page)
+        if fact and named == 0:
+            continue  # a row about somebody else: Foltest's mother for whoever asks for Letho's
         fits = _fact_fit(question, fact) if fact else _type_fit(question, text[start:end], cut[at], title)
         if question.kind == "definition":
             # A portrait is the article's own lead, and in it the earlier sentence says more.
