@@ -105,7 +105,6 @@ def save(model: EncoderModel | Bag, tokenizer_json: Path, folder: Path, dtype: t
             {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
         ],
         "sentence_bert_config.json": {"max_seq_length": length, "do_lower_case": False},
-        "config_sentence_transformers.json": {"similarity_fn_name": "cosine", "prompts": {}},
         "1_Pooling/config.json": {"word_embedding_dimension": model.config.d_model, "pooling_mode_mean_tokens": True},
     }
     write(small_files | {NORMALIZE.format(2): {}}, folder)
@@ -126,20 +125,21 @@ def save_bag(bag: Bag, tokenizer_json: Path, folder: Path) -> None:
             {"idx": 0, "name": "0", "path": "", "type": f"{modules}StaticEmbedding"},
             {"idx": 1, "name": "1", "path": "1_Normalize", "type": f"{modules}Normalize"},
         ],
-        "config_sentence_transformers.json": {"similarity_fn_name": "cosine", "prompts": {}},
         NORMALIZE.format(1): {},
     }
     write(small_files, folder)
 
 
 def write(small_files: dict[str, Any], folder: Path) -> None:
-    for name, content in small_files.items():
+    """Write the small files of one kind of folder, and the one that both kinds have."""
+    both = {"config_sentence_transformers.json": {"similarity_fn_name": "cosine", "prompts": {}}}
+    for name, content in (small_files | both).items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
 
 
-def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[EncoderModel | Bag, tokenizers.Tokenizer, str]:
-    """Model in evaluation mode, tokenizer, and a hash that names these weights.
+def load(folder: Path) -> tuple[EncoderModel | Bag, tokenizers.Tokenizer, str]:
+    """Model in evaluation mode and float32, tokenizer, and a hash that names these weights.
 
     Raises:
         EncoderError: a file is missing, damaged or does not fit the others.
@@ -162,7 +162,7 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[EncoderModel
     tokenizer.encode_special_tokens = True
     tokenizer.enable_truncation(model.config.max_length)
     name = hash_of([folder / WEIGHTS, folder / CONFIG, folder / TOKENIZER])
-    return model.to(dtype).eval(), tokenizer, name
+    return model.eval(), tokenizer, name
 
 
 def load_layers(folder: Path) -> tuple[EncoderModel, tokenizers.Tokenizer]:

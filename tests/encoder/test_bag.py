@@ -1,8 +1,6 @@
 """The encoder without layers: what it computes, its folder, its training."""
 
 import json
-import random
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 from encoder import Encoder, EncoderError, Reranker, files
 from encoder.bag import Bag, BagConfig
 from encoder.model import PRESETS, EncoderModel
+from tests.encoder.training import accuracy, run, run_three_steps, write_pairs
 
 TOKENIZER = Path("weights/tokenizer.json")
 TEXTS = ["Geralt of Rivia", "", "Scoia'tael <|mask|> <|end|> in Flotsam. " * 60, "Éibhear Hattori", "a"]
@@ -22,11 +21,6 @@ def folder(tmp_path) -> Path:
     torch.manual_seed(0)
     files.save(Bag(BagConfig(d_model=48)), TOKENIZER, tmp_path / "bag")
     return tmp_path / "bag"
-
-
-def run(module, monkeypatch, *args) -> None:
-    monkeypatch.setattr(sys, "argv", ["x", *map(str, args)])
-    module.main()
 
 
 def test_a_vector_is_the_mean_of_the_rows_of_its_tokens(folder):
@@ -80,48 +74,25 @@ def test_a_bag_is_no_second_stage(folder):
         Reranker.load(folder)
 
 
-@pytest.fixture
-def task(tmp_path) -> tuple[list[dict], Path]:
-    """Pairs of which nothing in the question stands in the passage, and a file that draws from them."""
-    asks = [f"{a} {b}" for a in ("red", "blue", "green", "white", "black") for b in ("horse", "river", "sword", "king")]
-    tells = [f"{a} {b}" for a in ("one", "two", "three", "four", "five") for b in ("sang", "slept", "fell", "won")]
-    pairs = [{"query": q, "passage": t} for q, t in zip(asks, tells, strict=True)]
-    rng = random.Random(0)
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(rng.choice(pairs)) + "\n" for _ in range(400)))
-    return pairs, tmp_path / "pairs.jsonl"
-
-
-def accuracy(pairs: list[dict], folder: Path) -> float:
-    encoder = Encoder.load(folder)
-    scores = encoder.encode([p["query"] for p in pairs]) @ encoder.encode([p["passage"] for p in pairs]).T
-    return float((scores.argmax(1) == np.arange(len(pairs))).mean())
-
-
-def test_it_learns_from_nothing_and_goes_on_from_what_it_learnt(task, tmp_path, monkeypatch):
+def test_it_learns_from_nothing_and_goes_on_from_what_it_learnt(tmp_path, monkeypatch):
     contrastive = pytest.importorskip("encoder.contrastive")
-    pairs, path = task
-    common = ["--bag", "--pairs", path, "--batch", 16]
+    common = ["--bag", "--pairs", write_pairs(tmp_path), "--batch", 16]
     run(contrastive, monkeypatch, *common, "--width", 48, "--steps", 2, "--lr", 1e-3, "--out", tmp_path / "first")
-    assert accuracy(pairs, tmp_path / "first/model") < 0.7
+    assert accuracy(tmp_path / "first/model") < 0.7
     start = ["--start", tmp_path / "first/model"]
     run(contrastive, monkeypatch, *common, *start, "--steps", 40, "--lr", 0.02, "--out", tmp_path / "second")
-    assert accuracy(pairs, tmp_path / "second/model") > 0.9
+    assert accuracy(tmp_path / "second/model") > 0.9
     run(contrastive, monkeypatch, *common, *start, "--steps", 1, "--lr", 0, "--out", tmp_path / "same")
     before, after = (files.load(tmp_path / name)[0].state_dict() for name in ("first/model", "same/model"))
     assert torch.equal(before["embedding.weight"], after["embedding.weight"])
 
 
-def test_a_stopped_run_goes_on_exactly(task, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_exactly(tmp_path, monkeypatch):
     contrastive = pytest.importorskip("encoder.contrastive")
-    common = ["--bag", "--pairs", task[1], "--width", 48, "--batch", 16, "--steps", 6, "--lr", 0.02]
+    common = ["--bag", "--pairs", write_pairs(tmp_path), "--width", 48, "--batch", 16, "--steps", 6, "--lr", 0.02]
     run(contrastive, monkeypatch, *common, "--out", tmp_path / "whole")
 
-    def stop_at_three(self, args, state, control, **kwargs):
-        control.should_training_stop = control.should_save = state.global_step == 3
-
-    with monkeypatch.context() as patch:
-        patch.setattr(contrastive.StopAfter, "on_step_end", stop_at_three)
-        run(contrastive, monkeypatch, *common, "--out", tmp_path / "cut")
+    run_three_steps(contrastive, monkeypatch, *common, "--out", tmp_path / "cut")
     whole, cut = (files.load(tmp_path / name / "model")[0].state_dict() for name in ("whole", "cut"))
     assert not torch.allclose(whole["embedding.weight"], cut["embedding.weight"], atol=1e-4)
     run(contrastive, monkeypatch, *common, "--out", tmp_path / "cut")
@@ -129,7 +100,7 @@ def test_a_stopped_run_goes_on_exactly(task, tmp_path, monkeypatch):
     assert torch.allclose(whole["embedding.weight"], cut["embedding.weight"], atol=1e-6)
 
 
-def test_bags_and_layers_are_not_taken_for_one_another(folder, task, tmp_path, monkeypatch, capsys):
+def test_bags_and_layers_are_not_taken_for_one_another(folder, tmp_path, monkeypatch, capsys):
     contrastive = pytest.importorskip("encoder.contrastive")
     files.save(EncoderModel(PRESETS["encoder-tiny"]), TOKENIZER, tmp_path / "layers")
     wrong: list[tuple[list, str]] = [
@@ -137,7 +108,8 @@ def test_bags_and_layers_are_not_taken_for_one_another(folder, task, tmp_path, m
         (["--bag", "--start", tmp_path / "layers"], "no bag"),
         ([], "--start is"),
     ]
+    path = write_pairs(tmp_path)
     for args, message in wrong:
         with pytest.raises(SystemExit):
-            run(contrastive, monkeypatch, "--pairs", task[1], "--out", tmp_path / "out", *args)
+            run(contrastive, monkeypatch, "--pairs", path, "--out", tmp_path / "out", *args)
         assert message in capsys.readouterr().err

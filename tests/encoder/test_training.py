@@ -1,8 +1,6 @@
 """Both training stages of the encoder, run for real on a few invented texts."""
 
 import json
-import random
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +8,9 @@ import pytest
 import tokenizers
 import torch
 
-from encoder import Encoder, files, pretrain
+from encoder import files, pretrain
 from encoder.model import PRESETS, EncoderModel, MaskedLM
+from tests.encoder.training import accuracy, run, run_three_steps, write_pairs
 
 TOKENIZER = Path("weights/tokenizer.json")
 
@@ -27,11 +26,6 @@ def tokens(tmp_path) -> Path:
         (folder / f"empty.{kind}").touch()
     (folder / "mix.json").write_text(json.dumps({"one": 0.9, "empty": 0.1}))
     return folder
-
-
-def run(module, monkeypatch, *args) -> None:
-    monkeypatch.setattr(sys, "argv", ["x", *map(str, args)])
-    module.main()
 
 
 def test_pretraining_learns_and_resumes_exactly(tokens, tmp_path, monkeypatch):
@@ -61,20 +55,8 @@ def test_contrastive_training_brings_pairs_together(tmp_path, monkeypatch):
     contrastive = pytest.importorskip("encoder.contrastive")
     torch.manual_seed(0)
     files.save(EncoderModel(PRESETS["encoder-tiny"]), TOKENIZER, tmp_path / "start", torch.float32)
-    rng = random.Random(0)
-    # Nothing in a question stands in its passage: which belongs to which can only be learnt.
-    asks = [f"{a} {b}" for a in ("red", "blue", "green", "white", "black") for b in ("horse", "river", "sword", "king")]
-    tells = [f"{a} {b}" for a in ("one", "two", "three", "four", "five") for b in ("sang", "slept", "fell", "won")]
-    pairs = [{"query": q, "passage": t} for q, t in zip(asks, tells, strict=True)]
-    with (tmp_path / "pairs.jsonl").open("w") as f:
-        f.writelines(json.dumps(rng.choice(pairs)) + "\n" for _ in range(400))
-    args = ["--pairs", tmp_path / "pairs.jsonl", "--start", tmp_path / "start", "--out", tmp_path / "out"]
+    args = ["--pairs", write_pairs(tmp_path), "--start", tmp_path / "start", "--out", tmp_path / "out"]
     run(contrastive, monkeypatch, *args, "--steps", 40, "--batch", 16, "--mini-batch", 8, "--lr", 3e-3)
-
-    def accuracy(folder: Path) -> float:
-        encoder = Encoder.load(folder, torch.float32)
-        scores = encoder.encode([p["query"] for p in pairs]) @ encoder.encode([p["passage"] for p in pairs]).T
-        return float((scores.argmax(1) == np.arange(len(pairs))).mean())
 
     assert accuracy(tmp_path / "start") < 0.3
     assert accuracy(tmp_path / "out" / "model") > 0.9
@@ -90,12 +72,7 @@ def test_contrastive_training_resumes_exactly(tmp_path, monkeypatch):
     common += ["--steps", 6, "--batch", 8, "--lr", 3e-3]
     run(contrastive, monkeypatch, *common, "--out", tmp_path / "whole")
 
-    def stop_at_three(self, args, state, control, **kwargs):
-        control.should_training_stop = control.should_save = state.global_step == 3
-
-    with monkeypatch.context() as patch:
-        patch.setattr(contrastive.StopAfter, "on_step_end", stop_at_three)
-        run(contrastive, monkeypatch, *common, "--out", tmp_path / "cut")
+    run_three_steps(contrastive, monkeypatch, *common, "--out", tmp_path / "cut")
     start, cut = (files.load(tmp_path / name)[0].state_dict() for name in ("start", "cut/model"))
     assert not any(torch.equal(start[name], cut[name]) for name in cut if "mlp" in name and name.endswith("Wi.weight"))
     run(contrastive, monkeypatch, *common, "--out", tmp_path / "cut")
