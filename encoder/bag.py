@@ -1,9 +1,9 @@
-"""An encoder that does not read: a text's vector is the mean of one learned vector a token, whatever their order.
+"""Word vectors: each token has a learned vector, and a text's vector is their mean, whatever their order.
 
 Word vectors averaged (Wieting et al. 2016; ``StaticEmbedding`` in sentence-transformers).  A token costs an addition
 here and millions of multiplications in a transformer, so two cores show such a table a million pairs in batches of
 thousands within minutes, and that buys more than layers which have seen a thousandth of the text that they need:
-docs/training-log.md has the figures.  A token's length becomes its weight: *Calanthe* long, *the* short.
+docs/training-log.md has the figures.  The length of a token's vector acts as its weight: *Calanthe* long, *the* short.
 
 It stands where :class:`encoder.model.EncoderModel` stands: token ids to token vectors, pooled by mean.
 """
@@ -32,6 +32,6 @@ class Bag(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         nn.init.normal_(self.embedding.weight, std=0.1)
 
-    def forward(self, ids: Tensor, keep: Tensor) -> Tensor:
-        """``(B, T)`` → ``(B, T, D)``; ``keep`` is what pooling asks for and changes nothing here."""
+    def forward(self, ids: Tensor, keep: Tensor | None = None) -> Tensor:
+        """``(B, T)`` → ``(B, T, D)``; ``keep``, which :class:`encoder.model.EncoderModel` needs, changes nothing."""
         return self.embedding(ids)

@@ -20,6 +20,7 @@ import argparse
 import json
 import math
 import random
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from torch import Tensor
 from transformers import TrainerCallback
 
-from encoder import files
+from encoder import files, training
 from encoder.bag import Bag, BagConfig
 from encoder.errors import EncoderError
 from encoder.model import EncoderModel, mean_pool
@@ -54,12 +55,20 @@ class EncoderModule(InputModule):
     """Our encoder as a sentence-transformers module: tokenises, encodes, pools by mean, normalises."""
 
     def __init__(self, folder: Path, max_length: int) -> None:
+        """``max_length``: tokens at which texts are cut.
+
+        Raises:
+            EncoderError: ``folder`` cannot be read, or its encoder reads fewer tokens.
+        """
         super().__init__()
         self.model, self.tokenizer = files.load_layers(folder)
+        if max_length > (most := self.model.config.max_length):
+            raise EncoderError(f"--max-length {max_length}: {folder} reads {most} tokens at most.")
         self.tokenizer.enable_truncation(max_length)
         self.tokenizer.enable_padding(pad_id=self.model.config.pad_id)
 
     def preprocess(self, inputs, prompt: str | None = None, **kwargs) -> dict[str, Tensor]:
+        """B texts → ``input_ids`` and ``attention_mask`` (1 on tokens, 0 on padding), ``(B, T)`` int64 each."""
         batch = self.tokenizer.encode_batch([(prompt or "") + text for text in inputs])
         return {
             "input_ids": torch.tensor([e.ids for e in batch]),
@@ -67,6 +76,7 @@ class EncoderModule(InputModule):
         }
 
     def forward(self, features: dict[str, Tensor], **kwargs) -> dict[str, Tensor]:
+        """What :meth:`preprocess` gives, with ``sentence_embedding`` added: unit vectors, ``(B, D)`` float32."""
         keep = features["attention_mask"].bool()
         features["sentence_embedding"] = mean_pool(self.model(features["input_ids"], keep), keep)
         return features
@@ -121,10 +131,9 @@ class Trainer(SentenceTransformerTrainer):
         module.load_state_dict(state)
 
 
-def rows_of(path: Path, rng: random.Random) -> Iterator[dict[str, Any]]:
+def rows_of(paths: Sequence[Path], rng: random.Random) -> Iterator[dict[str, Any]]:
     """Rows with query, passage and perhaps negatives; those of a group are drawn from the ten that were found first."""
-    for line in path.open(encoding="utf-8"):
-        row = json.loads(line)
+    for row in training.json_lines(paths):
         if "passages" not in row:
             yield row
             continue
@@ -142,13 +151,13 @@ def dataset(paths: Sequence[Path], negatives: int | None, seed: int = 0) -> Data
         negatives: how many of each row's to use; all that every row has, if None.
 
     Raises:
-        EncoderError: there is no row, or one with fewer.
+        EncoderError: there is no row, or one with fewer, or a file cannot be read.
     """
     rng = random.Random(seed)
-    rows = [row for path in paths for row in rows_of(path, rng)]
+    rows = list(rows_of(paths, rng))
     names = ", ".join(map(str, paths))
     if not rows:
-        raise EncoderError(f"{names} holds no pairs.")
+        raise EncoderError(f"No group of {names} has evidence and {FEWEST} wrong passages.")
     held = min(len(row.get("negatives", ())) for row in rows)
     if negatives is not None and negatives > held:
         raise EncoderError(f"A row of {names} has {held} negatives, not {negatives}: see `python -m retrieval.mine`.")
@@ -169,39 +178,21 @@ class StopAfter(TrainerCallback):
             control.should_training_stop = control.should_save = True
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--pairs", type=Path, nargs="+", required=True, help="JSON lines: pairs, with negatives or without, or groups"
-    )
-    parser.add_argument("--negatives", type=int, help="mined negatives a pair to use (default: all that there are)")
-    parser.add_argument("--start", type=Path, help="folder of the pretrained encoder; only a bag may do without")
-    parser.add_argument("--bag", action="store_true", help="no layers: learn one vector a token")
-    parser.add_argument("--width", type=int, default=BagConfig.d_model, help="of a bag that starts from nothing")
-    parser.add_argument("--tokenizer", type=Path, default=Path("weights/tokenizer.json"))
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--minutes", type=float, default=math.inf)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--mini-batch", type=int, default=128, help="texts encoded at once within a cached batch")
-    parser.add_argument("--max-length", type=int, default=160, help="tokens of a passage seen in training")
-    parser.add_argument("--lr", type=float, default=4e-4)
-    parser.add_argument("--scale", type=float, default=30.0, help="inverse temperature of the softmax")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    if not (args.start or args.bag):
-        parser.error("--start is needed: layers begin from a pretrained encoder.")
+def train(args: argparse.Namespace) -> None:
+    """One slice of a run.
 
+    Raises:
+        EncoderError: start, pairs or ``--max-length`` do not fit.
+    """
+    if not (args.start or args.bag):
+        raise EncoderError("--start is needed: layers begin from a pretrained encoder.")
     torch.manual_seed(args.seed)
+    data = dataset(args.pairs, args.negatives, args.seed)
     module: EncoderModule | BagModule
-    try:
-        data = dataset(args.pairs, args.negatives, args.seed)
-        if args.bag:
-            module = BagModule(args.start, args.tokenizer, BagConfig(d_model=args.width))
-        else:
-            module = EncoderModule(args.start, args.max_length)
-    except EncoderError as error:
-        parser.error(str(error))
+    if args.bag:
+        module = BagModule(args.start, args.tokenizer, BagConfig(d_model=args.width))
+    else:
+        module = EncoderModule(args.start, args.max_length)
     print(f"{len(data):,} rows of {', '.join(data.column_names)}", flush=True)
     width = module.get_embedding_dimension()
     model = SentenceTransformer(modules=[module], device="cuda" if torch.cuda.is_available() else "cpu")
@@ -242,9 +233,36 @@ def main() -> None:
     resume = any((args.out / "trainer").glob("checkpoint-*"))
     trainer.train(resume_from_checkpoint=resume)
     (args.out / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1))
-    files.save(module.encoder(), args.tokenizer, args.out / "model")
+    tokenizer_json = args.start / files.TOKENIZER if args.start else args.tokenizer
+    files.save(module.encoder(), tokenizer_json, args.out / "model")
     print(f"wrote {args.out / 'model'} after {trainer.state.global_step} steps")
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--pairs", type=Path, nargs="+", required=True, help="JSON lines: pairs, with negatives or without, or groups"
+    )
+    parser.add_argument("--negatives", type=int, help="mined negatives a pair to use (default: all that there are)")
+    parser.add_argument("--start", type=Path, help="folder of the pretrained encoder; only a bag may do without")
+    parser.add_argument("--bag", action="store_true", help="no layers: learn one vector a token")
+    parser.add_argument("--width", type=int, default=BagConfig.d_model, help="of a bag that starts from nothing")
+    parser.add_argument(
+        "--tokenizer", type=Path, default=Path("weights/tokenizer.json"), help="where there is no --start"
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--minutes", type=float, default=math.inf)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument(
+        "--mini-batch", type=int, default=128, help="texts encoded at once within a cached batch; not --bag"
+    )
+    parser.add_argument("--max-length", type=int, default=160, help="tokens of a passage seen in training; not --bag")
+    parser.add_argument("--lr", type=float, default=4e-4)
+    parser.add_argument("--scale", type=float, default=30.0, help="inverse temperature of the softmax")
+    parser.add_argument("--seed", type=int, default=0)
+    return training.launch(train, parser)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -56,6 +56,7 @@ class Encoder:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors in the order given; a text beyond the maximum length is cut there."""
         out = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        device = next(self.model.parameters()).device
         ids = [e.ids for e in self.tokenizer.encode_batch_fast(list(texts))]
         # By length, so that texts in a batch are alike and little is spent on padding.
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
@@ -70,6 +71,8 @@ class Encoder:
             for row, i in enumerate(rows):
                 batch[row, : len(ids[i])] = torch.tensor(ids[i])
                 keep[row, : len(ids[i])] = True
-            out[rows] = mean_pool(self.model(batch, keep), keep).numpy()
+            padded = not keep.all()  # asked on the CPU, where nothing waits
+            batch, keep = batch.to(device), keep.to(device)
+            out[rows] = mean_pool(self.model(batch, keep if padded else None), keep).cpu().numpy()
             start = end
         return out

@@ -7,7 +7,7 @@ What differs from BERT (Devlin et al. 2019), each choice as in ModernBERT (Warne
 - layers may look at a local window only, every n-th at everything
 - no token types, no next-sentence task, no [CLS]: a text's vector is the mean of its tokens' vectors
 
-Parameter names and shapes are those of ``ModernBertModel``, so a released folder opens with plain
+Parameter names and shapes are those of ``ModernBertModel``, so a folder of this model opens with plain
 ``SentenceTransformer(path)`` and no custom code, and the tests can compare this file with an independent
 implementation, value by value.
 
@@ -62,6 +62,7 @@ class Embeddings(nn.Module):
         self.norm = nn.LayerNorm(config.d_model, bias=False)
 
     def forward(self, ids: Tensor, marks: Tensor | None = None) -> Tensor:
+        """``(B, T)`` int64, and ``marks`` to add ``(B, T, D)`` → ``(B, T, D)``."""
         x = self.tok_embeddings(ids)  # (B, T, D)
         return self.norm(x if marks is None else x + marks)
 
@@ -80,6 +81,7 @@ class Attention(nn.Module):
         self.Wo = nn.Linear(config.d_model, config.d_model, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        """``(B, T, D)``, angles ``(T, hd/2)`` each, mask as :meth:`EncoderModel.attention_mask` → ``(B, T, D)``."""
         B, T, D = x.shape
         q, k, v = self.Wqkv(x).view(B, T, 3, self.n_heads, self.head_dim).permute(2, 0, 3, 1, 4)  # each (B, H, T, hd)
         y = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, attn_mask=mask)  # (B, H, T, hd)
@@ -93,6 +95,7 @@ class GeGLU(nn.Module):
         self.Wo = nn.Linear(config.d_ff, config.d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(B, T, D)`` → ``(B, T, D)``."""
         value, gate = self.Wi(x).chunk(2, dim=-1)  # (B, T, F) each
         return self.Wo(F.gelu(value) * gate)
 
@@ -107,6 +110,7 @@ class Layer(nn.Module):
         self.mlp = GeGLU(config)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        """The residual stream, ``(B, T, D)`` → ``(B, T, D)``; the rest as in :class:`Attention`."""
         x = x + self.attn(self.attn_norm(x), cos, sin, mask)
         return x + self.mlp(self.mlp_norm(x))
 
@@ -139,36 +143,42 @@ class EncoderModel(nn.Module):
             else:
                 nn.init.ones_(parameter)
 
-    def attention_mask(self, keep: Tensor, is_global: bool) -> Tensor | None:
-        """Which key each query may see, ``(B, 1, 1 or T, T)`` bool; ``None`` where every token sees every token."""
-        T = keep.shape[1]
-        mask = None if bool(keep.all()) else keep[:, None, None, :]
+    def attention_mask(self, T: int, keep: Tensor | None, is_global: bool) -> Tensor | None:
+        """Which key each query may see, ``(B or 1, 1, 1 or T, T)`` bool; ``None``: every token sees every token."""
+        mask = None if keep is None else keep[:, None, None, :]
         if not is_global and self.config.window // 2 < T - 1:
-            place = torch.arange(T, device=keep.device)
-            near = (place[:, None] - place[None, :]).abs() <= self.config.window // 2  # (T, T)
-            mask = near[None, None] if mask is None else mask & near
+            place = torch.arange(T, device=self.cos.device)
+            distance = (place[:, None] - place[None, :]).abs()  # (T, T)
+            near = distance <= self.config.window // 2
             # A query far outside a short text would see no key at all and turn into NaN: padding sees itself.
-            mask = mask | torch.eye(T, dtype=torch.bool, device=keep.device)
+            mask = near[None, None] if mask is None else mask & near | (distance == 0)
         return mask
 
-    def forward(self, ids: Tensor, keep: Tensor, marks: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, keep: Tensor | None = None, marks: Tensor | None = None) -> Tensor:
         """Contextual vectors.
 
         Args:
             ids: token ids, ``(B, T)``, T at most ``config.max_length``.
-            keep: ``(B, T)`` bool, False on padding.
+            keep: ``(B, T)`` bool, False on padding; ``None`` where the caller knows that there is none, which saves
+                the mask.  To look for padding here would make a GPU wait and break a compiled graph.
             marks: ``(B, T, D)``, added to the token embeddings; the second stage marks tokens in this way.
 
         Returns:
             ``(B, T, D)``; what stands at padded places is meaningless.
+
+        Raises:
+            ValueError: T is beyond ``config.max_length``.
         """
+        T = ids.shape[1]
+        if self.config.max_length < T:
+            raise ValueError(f"{T} tokens, but this encoder reads {self.config.max_length} at most")
         x = self.embeddings(ids, marks)
         if torch.is_autocast_enabled(ids.device.type):
             # The residual stream takes the matrices' type: left in float32 it costs a cast at every linear layer.
             x = x.to(torch.get_autocast_dtype(ids.device.type))
-        cos, sin = (t[: ids.shape[1]].to(x.dtype) for t in (self.cos, self.sin))
+        cos, sin = (t[:T].to(x.dtype) for t in (self.cos, self.sin))
         masks = {
-            kind: self.attention_mask(keep, kind)
+            kind: self.attention_mask(T, keep, kind)
             for kind in {self.config.is_global(i) for i in range(len(self.layers))}
         }
         for i, layer in enumerate(self.layers):
@@ -198,18 +208,25 @@ class MaskedLM(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         nn.init.normal_(self.dense.weight, std=0.02)
 
-    def forward(self, ids: Tensor, keep: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy over the places where ``targets`` is not -100; ``(B, T)`` each."""
-        hidden = self.model(ids, keep)
-        masked = targets != -100
-        # Only masked places reach the vocabulary: V × D is most of a small model's arithmetic.
-        hidden = self.norm(F.gelu(self.dense(hidden[masked])))  # (masked, D)
-        logits = F.linear(hidden, self.model.embeddings.tok_embeddings.weight) + self.bias  # (masked, V)
-        return F.cross_entropy(logits.float(), targets[masked])
+    def forward(self, ids: Tensor, places: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy at the K hidden places.
+
+        Args:
+            ids: masked token ids without padding, ``(B, T)``.
+            places, targets: ``(K,)`` each, as :func:`mask_tokens` gives them.
+        """
+        # Only hidden places reach the vocabulary: V × D is most of a small model's arithmetic.
+        hidden = self.model(ids).flatten(0, 1).index_select(0, places)  # (K, D)
+        hidden = self.norm(F.gelu(self.dense(hidden)))
+        logits = F.linear(hidden, self.model.embeddings.tok_embeddings.weight) + self.bias  # (K, V)
+        return F.cross_entropy(logits.float(), targets)
 
 
 class Classifier(nn.Module):
-    """The encoder with a head that sorts texts into classes; names as in ``ModernBertForSequenceClassification``."""
+    """The encoder with a head that sorts texts into classes; names as in ``ModernBertForSequenceClassification``.
+
+    Nothing in the app sorts texts: it is here for whoever builds on this encoder.
+    """
 
     def __init__(self, model: EncoderModel, n_classes: int) -> None:
         super().__init__()
@@ -236,17 +253,22 @@ def mask_tokens(
     n_special: int,
     share: float = 0.3,
     generator: torch.Generator | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Hide ``share`` of the tokens: 80 % become the mask, 10 % a random token, 10 % stay (Devlin et al. 2019).
 
-    30 % rather than BERT's 15 % trains small models better (Wettig et al. 2023).  Special tokens are never chosen.
+    30 % rather than BERT's 15 % trains small models better (Wettig et al. 2023).  Special tokens are never chosen.  All
+    batches of one shape hide equally many tokens (unless there are too few to choose from): a compiled model wants
+    tensors of one size.
 
     Returns:
-        masked ids and targets, each ``(B, T)``; targets are -100 wherever nothing was hidden.
+        masked ids ``(B, T)``; the hidden places as indices into the flattened batch, ``(K,)`` in random order; the
+        tokens that stood there, ``(K,)``.
     """
-    chosen = (torch.rand(ids.shape, generator=generator) < share) & (ids >= n_special)
-    targets = torch.where(chosen, ids, -100)
-    how = torch.rand(ids.shape, generator=generator)
-    noise = torch.randint(n_special, vocab_size, ids.shape, generator=generator)
-    masked = torch.where(chosen & (how < 0.8), mask_id, ids)
-    return torch.where(chosen & (how >= 0.8) & (how < 0.9), noise, masked), targets
+    masked = ids.flatten().clone()
+    choice = (masked >= n_special).nonzero()[:, 0]
+    places = choice[torch.randperm(len(choice), generator=generator)[: round(share * len(masked))]]
+    targets = masked[places]
+    first, second = round(0.8 * len(places)), round(0.9 * len(places))
+    masked[places[:first]] = mask_id
+    masked[places[first:second]] = torch.randint(n_special, vocab_size, (second - first,), generator=generator)
+    return masked.view_as(ids), places, targets

@@ -5,9 +5,9 @@
 Reads the token shards that ``python -m lm.data`` writes (flat uint16, see ``mix.json`` there for their weights).
 With ``--pairs``, a share of the windows is questions, each followed by its passage as the second stage reads them: a
 hidden word of one side is found by looking at the other (as in the translation pairs of Conneau & Lample 2019).
-Stops after ``--minutes`` of wall-clock or ``--steps``, whichever comes first, and goes on from its checkpoint when
-started again with the same ``--out``: the learning rate is warm-up, plateau, then a linear decay over the last part
-of ``--steps`` (WSD, Hu et al. 2024), so the plateau can be prolonged at will.
+Stops after ``--minutes`` of wall-clock or ``--steps``, whichever comes first, writes ``model/``, and goes on from its
+checkpoint when started again with the same ``--out``: the learning rate is warm-up, plateau, then a linear decay over
+the last part of ``--steps`` (WSD, Hu et al. 2024), so the plateau can be prolonged at will.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,9 +23,10 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from encoder import files
+from encoder import files, training
+from encoder.errors import EncoderError
 from encoder.model import PRESETS, MaskedLM, mask_tokens
 
 MASK_ID, N_SPECIAL = 3, 16  # places in the shared vocabulary (lm/tokenizer.py)
@@ -36,16 +38,27 @@ class Windows:
     def __init__(
         self, folder: Path, length: int, seed: int, kind: str = "bin", pairs: np.ndarray | None = None, share: float = 0
     ) -> None:
-        """``pairs``: one more flat shard, from which ``share`` of all windows are taken."""
-        mix = json.loads((folder / "mix.json").read_text())
-        paths = {name: folder / f"{name}.{kind}" for name in mix}
-        # A source too short for a single window (an empty codex, a tiny held-out part) is left out.
-        self.shards: dict[str, np.ndarray] = {
-            n: np.memmap(p, np.uint16, "r") for n, p in paths.items() if p.stat().st_size > 2 * length + 2
-        }
+        """``pairs``: one more flat shard, from which ``share`` of all windows are taken.
+
+        Raises:
+            EncoderError: a file is missing, or all shards, or the pairs, are shorter than a window.
+        """
+        try:
+            mix = json.loads((folder / "mix.json").read_text())
+            paths = {name: folder / f"{name}.{kind}" for name in mix}
+            # A source too short for a single window (an empty codex, a tiny held-out part) is left out.
+            self.shards: dict[str, np.ndarray] = {
+                n: np.memmap(p, np.uint16, "r") for n, p in paths.items() if p.stat().st_size > 2 * length + 2
+            }
+        except (OSError, ValueError) as error:
+            raise EncoderError(f"{folder} holds no token shards ({error}): run `python -m lm.data` first.") from error
         weights = np.array([mix[name] for name in self.shards])
+        if not weights.sum():
+            raise EncoderError(f"No .{kind} file in {folder} holds a window of {length} tokens: shorten --length.")
         self.share = weights / weights.sum()
         if pairs is not None and share:
+            if len(pairs) <= length:
+                raise EncoderError(f"The pairs have {len(pairs)} tokens, no window of {length}: shorten --length.")
             self.shards["pairs"] = pairs
             self.share = np.append(self.share * (1 - share), share)
         self.length, self.random = length, np.random.default_rng(seed)
@@ -61,31 +74,21 @@ class Windows:
 
 
 def pair_tokens(paths: Sequence[Path], tokenizer: tokenizers.Tokenizer, at_once: int = 4096) -> np.ndarray:
-    """Pairs of question and passage (``corpus.pairs``), shuffled, as one flat uint16 array."""
-    lines = [line for path in paths for line in path.open(encoding="utf-8")]
-    order = np.random.default_rng(0).permutation(len(lines))
+    """Pairs of question and passage (``corpus.pairs``), shuffled, as one flat uint16 array.
+
+    Raises:
+        EncoderError: there are none, or a file cannot be read.
+    """
+    pairs = [(row["query"], row["passage"]) for row in training.json_lines(paths)]
+    order = np.random.default_rng(0).permutation(len(pairs))
     bos = tokenizer.token_to_id(files.BOS)
     out = []
     for at in range(0, len(order), at_once):
-        rows = [json.loads(lines[i]) for i in order[at : at + at_once]]
-        asked = tokenizer.encode_batch_fast([row["query"] for row in rows])
-        read = tokenizer.encode_batch_fast([row["passage"] for row in rows])
+        rows = [pairs[i] for i in order[at : at + at_once]]
+        asked = tokenizer.encode_batch_fast([query for query, _ in rows])
+        read = tokenizer.encode_batch_fast([passage for _, passage in rows])
         out += [np.array([bos, *a.ids, bos, *b.ids], np.uint16) for a, b in zip(asked, read, strict=True)]
     return np.concatenate(out)
-
-
-def optimizers(model: nn.Module, lr: float, weight_decay: float = 0.05) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the hidden matrices, AdamW for embeddings, norms and biases.
-
-    Muon's step is rescaled to the size of an AdamW step (Liu et al. 2025), so that one learning rate serves both.
-    """
-    hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "embedding" not in n]
-    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embedding" in n]
-    assert len(hidden) + len(others) == len(list(model.parameters())), "a parameter has no optimiser"
-    return [
-        torch.optim.Muon(hidden, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
 
 
 def schedule(step: int, steps: int, warmup: int, decay: float) -> float:
@@ -96,23 +99,98 @@ def schedule(step: int, steps: int, warmup: int, decay: float) -> float:
 
 
 @torch.no_grad()
-def held_out_loss(model: MaskedLM, folder: Path, length: int, device: str, batches: int = 8) -> float:
-    """Loss on documents that training never sees, with fixed windows and masks."""
+def held_out_loss(model: MaskedLM, batches: Sequence[tuple[Tensor, ...]], device: str) -> float:
+    """Mean loss over batches of :func:`encoder.model.mask_tokens`, of documents that training never sees."""
     model.eval()
-    windows, generator = Windows(folder, length, seed=1, kind="heldout.bin"), torch.Generator().manual_seed(1)
-    total = 0.0
-    for _ in range(batches):
-        ids, targets = mask_tokens(
-            windows.batch(32), MASK_ID, model.model.config.vocab_size, N_SPECIAL, generator=generator
-        )
-        ids, targets = ids.to(device), targets.to(device)
-        with torch.autocast(device, dtype=torch.bfloat16):
-            total += model(ids, torch.ones_like(ids, dtype=torch.bool), targets).item()
+    with torch.autocast(device, dtype=torch.bfloat16):
+        total = sum(model(*(t.to(device) for t in batch)).item() for batch in batches)
     model.train()
-    return total / batches
+    return total / len(batches)
 
 
-def main() -> None:
+def train(args: argparse.Namespace) -> None:
+    """One slice of a run.
+
+    Raises:
+        EncoderError: shards, pairs, checkpoint or ``--length`` do not fit.
+    """
+    began = time.monotonic()
+    torch.manual_seed(args.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # On a CPU the fused attention's backward pass is slower than plain matrix products, for windows as short as these.
+    torch.backends.cuda.enable_flash_sdp(device == "cuda")
+    config = PRESETS[args.preset]
+    if args.length > config.max_length:
+        raise EncoderError(f"--length {args.length}: {args.preset} reads {config.max_length} tokens at most.")
+    model = MaskedLM(config).to(device)
+    optimizers = training.make_optimizers(model, args.lr, weight_decay=0.05)
+    tokenizer = tokenizers.Tokenizer.from_file(str(args.tokenizer))
+    tokenizer.encode_special_tokens = True  # a text that spells "<|mask|>" is text
+    pairs = pair_tokens(args.pairs, tokenizer) if args.pairs else None
+    windows = Windows(args.tokens, args.length, args.seed, pairs=pairs, share=args.pair_share)
+    generator = torch.Generator().manual_seed(args.seed)
+
+    def batch(windows: Windows, rows: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        return mask_tokens(windows.batch(rows), MASK_ID, config.vocab_size, N_SPECIAL, generator=generator)
+
+    quiet, fixed = Windows(args.tokens, args.length, seed=1, kind="heldout.bin"), torch.Generator().manual_seed(1)
+    held_out = [batch(quiet, 32, fixed) for _ in range(8)]
+    args.out.mkdir(parents=True, exist_ok=True)
+    checkpoint = args.out / "checkpoint.pt"
+    step, seconds = 0, 0.0
+    if state := training.load_checkpoint(checkpoint, model, optimizers):
+        windows.random.bit_generator.state = state["windows"]
+        generator.set_state(state["generator"])
+        step, seconds = state["step"], state["seconds"]
+
+    def save_checkpoint() -> None:
+        at = {"windows": windows.random.bit_generator.state, "generator": generator.get_state()}
+        training.save_checkpoint(checkpoint, model, optimizers, step=step, seconds=seconds, **at)
+
+    wants_compiling = device == "cuda" if args.compile is None else args.compile
+    forward = torch.compile(model) if wants_compiling else model
+    # Arithmetic a token: six times the parameters it meets; only masked tokens meet the vocabulary (30 %).
+    vocabulary = config.vocab_size * config.d_model
+    flops_per_token = 6 * (sum(p.numel() for p in model.parameters()) - vocabulary + 0.3 * vocabulary)
+    peak = training.peak_flops(device)
+    losses: list[Tensor] = []
+    last, saved = time.monotonic(), -1
+    while step < args.steps and time.monotonic() - began < args.minutes * 60:
+        inputs = [t.to(device) for t in batch(windows, args.batch, generator)]
+        with torch.autocast(device, dtype=torch.bfloat16):
+            loss = forward(*inputs)
+        loss.backward()
+        training.update(model, optimizers, args.lr * schedule(step, args.steps, args.warmup, args.decay))
+        step += 1
+        losses.append(loss.detach())
+        if step % 20 == 0 or step == args.steps:
+            mean = torch.stack(losses).mean().item()  # waits for the GPU
+            now = time.monotonic()
+            seconds += now - last
+            rate = len(losses) * args.batch * args.length / (now - last)
+            row = {
+                "step": step,
+                "loss": round(mean, 4),
+                "tokens_per_second": round(rate),
+                "mfu": round(rate * flops_per_token / peak, 3) if peak else None,
+                "minutes": round(seconds / 60, 2),
+            }
+            if step % 200 == 0 or step == args.steps:
+                row["held_out_loss"] = round(held_out_loss(model, held_out, device), 4)
+            training.log(args.out, row)
+            losses, last = [], time.monotonic()
+            if step % 200 == 0:
+                save_checkpoint()
+                saved = step
+    if saved != step:
+        seconds += time.monotonic() - last  # of the steps since the last line
+        save_checkpoint()
+    files.save(model.model, args.tokenizer, args.out / "model", dtype=torch.float32)
+    early = "" if step >= args.steps else f" at step {step} of {args.steps}: the rate has not fallen to zero yet"
+    print(f"wrote {args.out / 'model'}{early}")
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=Path, default=Path("runs/tokens"), help="folder of token shards")
     parser.add_argument("--tokenizer", type=Path, default=Path("weights/tokenizer.json"))
@@ -129,95 +207,10 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--warmup", type=int, default=50)
     parser.add_argument("--decay", type=float, default=0.3, help="share of steps over which the rate falls")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="by default on a GPU")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-
-    began = time.monotonic()
-    torch.manual_seed(args.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    # On a CPU the fused attention's backward pass is slower than plain matrix products, for windows as short as these.
-    torch.backends.cuda.enable_flash_sdp(device == "cuda")
-    config = PRESETS[args.preset]
-    model = MaskedLM(config).to(device)
-    groups = optimizers(model, args.lr)
-    pairs = pair_tokens(args.pairs, tokenizers.Tokenizer.from_file(str(args.tokenizer))) if args.pairs else None
-    windows = Windows(args.tokens, args.length, args.seed, pairs=pairs, share=args.pair_share)
-    generator = torch.Generator().manual_seed(args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
-    checkpoint, log = args.out / "checkpoint.pt", args.out / "log.jsonl"
-    step, seconds = 0, 0.0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=False)
-        model.load_state_dict(state["model"])
-        for optimizer, saved in zip(groups, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        windows.random.bit_generator.state = state["windows"]
-        generator.set_state(state["generator"].cpu())
-        step, seconds = state["step"], state["seconds"]
-        print(f"resumed at step {step}")
-
-    def save_checkpoint() -> None:
-        torch.save(
-            {
-                "model": model.state_dict(),
-                "optimizers": [o.state_dict() for o in groups],
-                "windows": windows.random.bit_generator.state,
-                "generator": generator.get_state(),
-                "step": step,
-                "seconds": seconds,
-            },
-            checkpoint.with_suffix(".part"),
-        )
-        checkpoint.with_suffix(".part").replace(checkpoint)
-
-    forward = torch.compile(model) if device == "cuda" else model
-    # Arithmetic a token: six times the parameters it meets; only masked tokens meet the vocabulary (30 %).
-    vocabulary = config.vocab_size * config.d_model
-    flops_per_token = 6 * (sum(p.numel() for p in model.parameters()) - vocabulary + 0.3 * vocabulary)
-    peak = 989e12 if device == "cuda" else math.nan
-    last, losses, window_start = time.monotonic(), [], step
-    while step < args.steps and time.monotonic() - began < args.minutes * 60:
-        factor = schedule(step, args.steps, args.warmup, args.decay)
-        for optimizer in groups:
-            for group in optimizer.param_groups:
-                group["lr"] = args.lr * factor
-        ids, targets = mask_tokens(
-            windows.batch(args.batch), MASK_ID, config.vocab_size, N_SPECIAL, generator=generator
-        )
-        ids, targets = ids.to(device), targets.to(device)
-        with torch.autocast(device, dtype=torch.bfloat16):
-            loss = forward(ids, torch.ones_like(ids, dtype=torch.bool), targets)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in groups:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        step += 1
-        losses.append(loss.detach())
-        if step % 20 == 0 or step == args.steps:
-            now = time.monotonic()
-            seconds += now - last
-            rate = (step - window_start) * args.batch * args.length / (now - last)
-            row = {
-                "step": step,
-                "loss": round(torch.stack(losses).mean().item(), 4),
-                "tokens_per_second": round(rate),
-                "mfu": round(rate * flops_per_token / peak, 3) if device == "cuda" else None,
-                "minutes": round(seconds / 60, 2),
-            }
-            if step % 200 == 0 or step == args.steps:
-                row["held_out_loss"] = round(held_out_loss(model, args.tokens, args.length, device), 4)
-            print(json.dumps(row), flush=True)
-            with log.open("a") as f:
-                f.write(json.dumps(row) + "\n")
-            losses, window_start, last = [], step, time.monotonic()
-            if step % 200 == 0:
-                save_checkpoint()
-    save_checkpoint()
-    if step >= args.steps:
-        files.save(model.model, args.tokenizer, args.out / "model", dtype=torch.float32)
-        print(f"wrote {args.out / 'model'}")
+    return training.launch(train, parser)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,18 +11,18 @@ Stops after ``--minutes``; goes on where it stopped when started again with the 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import random
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import tokenizers
 import torch
 from torch import Tensor
 
-from encoder import files
+from encoder import files, training
+from encoder.errors import EncoderError
 from encoder.reranker import WEIGHTS, Candidate, RerankerModel, collate, examples, load_head, save
 
 
@@ -70,63 +70,36 @@ def group_loss(scores: Tensor, labels: Tensor, groups: Tensor, n: int) -> tuple[
     return (everything - log_sum_exp(s.masked_fill(~good, -torch.inf))[0]).sum(), right.sum()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--groups", type=Path, nargs="+", required=True)
-    parser.add_argument("--dev", type=Path, help="groups to report on")
-    parser.add_argument("--start", type=Path, required=True, help="folder of a pretrained encoder, or second stage")
-    parser.add_argument("--tokenizer", type=Path, default=Path("weights/tokenizer.json"))
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--minutes", type=float, default=math.inf)
-    parser.add_argument("--batch", type=int, default=8, help="groups a step")
-    parser.add_argument("--mini-batch", type=int, default=16, help="pairs of question and passage in one pass")
-    parser.add_argument("--size", type=int, default=6, help="candidates a group")
-    parser.add_argument("--length", type=int, default=224, help="tokens of question and passage")
-    parser.add_argument("--lr", type=float, default=4e-4)
-    parser.add_argument("--warmup", type=int, default=50)
-    parser.add_argument("--removed", type=float, default=0.12, help="share of groups that lose their evidence")
-    parser.add_argument("--save-every", type=int, default=200, help="steps between checkpoints, and looks at --dev")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+def train(args: argparse.Namespace) -> None:
+    """One slice of a run.
 
+    Raises:
+        EncoderError: start, groups, checkpoint or ``--length`` do not fit.
+    """
     began = time.monotonic()
     torch.manual_seed(args.seed)
     rng = random.Random(args.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.enable_flash_sdp(device == "cuda")  # see encoder.pretrain
-    tokenizer = tokenizers.Tokenizer.from_file(str(args.start / files.TOKENIZER))
-    model = RerankerModel(files.load_layers(args.start)[0]).train().to(device)
+    layers, tokenizer = files.load_layers(args.start)
+    if args.length > layers.config.max_length:
+        raise EncoderError(f"--length {args.length}: {args.start} reads {layers.config.max_length} tokens at most.")
+    model = RerankerModel(layers).train().to(device)
     if (args.start / WEIGHTS).exists():  # a second stage already: its marks and head too
         load_head(model, args.start)
     head = [p for n, p in model.named_parameters() if not n.startswith("encoder.")]
-    body = [p for n, p in model.named_parameters() if n.startswith("encoder.") and p.ndim == 2]
-    norms = [p for n, p in model.named_parameters() if n.startswith("encoder.") and p.ndim != 2]
-    assert len(head) + len(body) + len(norms) == len(list(model.parameters()))
-    parameters: list[dict[str, Any]] = [
-        {"params": body, "weight_decay": 0.01},
-        {"params": norms},
-        {"params": head, "scale": 3.0},
-    ]
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=args.lr, betas=(0.9, 0.98), weight_decay=0.0,
-    )  # fmt: skip
-    data = [json.loads(line) for path in args.groups for line in path.open(encoding="utf-8")]
+    optimizers = training.make_optimizers(model, args.lr, weight_decay=0.01, head=head)
+    data = list(training.json_lines(args.groups))
+    dev = list(training.json_lines([args.dev])) if args.dev else []
     pad = model.encoder.config.pad_id
-    dev = [json.loads(line) for line in args.dev.open(encoding="utf-8")] if args.dev else []
     args.out.mkdir(parents=True, exist_ok=True)
-    checkpoint, log = args.out / "checkpoint.pt", args.out / "log.jsonl"
+    checkpoint = args.out / "checkpoint.pt"
     step, seconds = 0, 0.0
     order: list[int] = []
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=False)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+    if state := training.load_checkpoint(checkpoint, model, optimizers):
         rng.setstate(state["rng"])
         step, seconds = state["step"], state["seconds"]
         order = state["order"] if state["groups"] == len(data) else []
-        print(f"resumed at step {step}")
 
     def scored(chosen: list[tuple[str, list[dict[str, Any]]]]) -> tuple[Tensor, Tensor]:
         made, counts, labels, groups = [], [], [], []
@@ -165,21 +138,14 @@ def main() -> None:
         model.train()
         return {"dev_loss": round(total / len(some), 4), "dev_right": round(right / len(some), 4)}
 
-    def save_checkpoint() -> None:
-        state = {
-            "model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": rng.getstate(), "step": step,
-            "seconds": seconds, "order": order, "groups": len(data),
-        }  # fmt: skip
-        torch.save(state, checkpoint.with_suffix(".part"))
-        checkpoint.with_suffix(".part").replace(checkpoint)
-        save(model, args.tokenizer, args.out / "model")
+    def save_all() -> None:
+        at = {"rng": rng.getstate(), "order": order, "groups": len(data)}
+        training.save_checkpoint(checkpoint, model, optimizers, step=step, seconds=seconds, **at)
+        save(model, args.start / files.TOKENIZER, args.out / "model")
 
-    totals, last = torch.zeros(2, device=device), time.monotonic()  # of losses and of groups got right
+    results: list[Tensor] = []  # loss and groups got right, of each step since the last line
+    last, saved = time.monotonic(), -1
     while step < args.steps and time.monotonic() - began < args.minutes * 60:
-        rise = min(1.0, (step + 1) / args.warmup)
-        factor = rise * 0.5 * (1 + math.cos(math.pi * step / args.steps))
-        for param_group in optimizer.param_groups:
-            param_group["lr"] = args.lr * factor * param_group.get("scale", 1.0)
         chosen = []
         for _ in range(args.batch):
             if not order:
@@ -189,34 +155,47 @@ def main() -> None:
             chosen.append((typed(group["query"], rng), choose(group, args.size, rng, args.removed)))
         loss, right = scored(chosen)
         (loss / args.batch).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        rise = min(1.0, (step + 1) / max(1, args.warmup))
+        training.update(model, optimizers, args.lr * rise * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
         step += 1
-        totals += torch.stack((loss.detach() / args.batch, right))
-        if step % 20 == 0 or step == args.steps:
+        results.append(torch.stack((loss.detach(), right)) / args.batch)
+        saves = step % args.save_every == 0 or step == args.steps
+        if step % 20 == 0 or saves:
+            losses, rights = torch.stack(results).mean(0).tolist()
             now = time.monotonic()
-            seconds, last = seconds + now - last, now
-            n = 20 if step % 20 == 0 else step % 20
-            losses, rights = totals.tolist()
-            row = {
-                "step": step, "loss": round(losses / n, 4), "right": round(rights / n / args.batch, 4),
-                "minutes": round(seconds / 60, 2),
-            }  # fmt: skip
-            if step % args.save_every == 0:
+            seconds += now - last
+            row = {"step": step, "loss": round(losses, 4), "right": round(rights, 4), "minutes": round(seconds / 60, 2)}
+            if saves:
                 row |= dev_scores() if dev else {}
-                save_checkpoint()
-                last = time.monotonic()
-            print(json.dumps(row), flush=True)
-            with log.open("a") as f:
-                f.write(json.dumps(row) + "\n")
-            totals.zero_()
-    if dev and step == args.steps and step % args.save_every:
-        with log.open("a") as f:
-            f.write(json.dumps({"step": step} | dev_scores()) + "\n")
-    save_checkpoint()
+                save_all()
+                saved = step
+            training.log(args.out, row)
+            results, last = [], time.monotonic()
+    if saved != step:
+        seconds += time.monotonic() - last  # of the steps since the last line
+        save_all()
     print(f"wrote {args.out / 'model'}")
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--groups", type=Path, nargs="+", required=True)
+    parser.add_argument("--dev", type=Path, help="groups to report on")
+    parser.add_argument("--start", type=Path, required=True, help="folder of a pretrained encoder, or second stage")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--minutes", type=float, default=math.inf)
+    parser.add_argument("--batch", type=int, default=8, help="groups a step")
+    parser.add_argument("--mini-batch", type=int, default=16, help="pairs of question and passage in one pass")
+    parser.add_argument("--size", type=int, default=6, help="candidates a group")
+    parser.add_argument("--length", type=int, default=224, help="tokens of question and passage")
+    parser.add_argument("--lr", type=float, default=4e-4)
+    parser.add_argument("--warmup", type=int, default=50)
+    parser.add_argument("--removed", type=float, default=0.12, help="share of groups that lose their evidence")
+    parser.add_argument("--save-every", type=int, default=200, help="steps between checkpoints, and looks at --dev")
+    parser.add_argument("--seed", type=int, default=0)
+    return training.launch(train, parser)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

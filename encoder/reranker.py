@@ -1,10 +1,10 @@
 """The second stage: question and passage read together, every sentence of the passage scored.
 
-A cross-encoder (Nogueira & Cho 2019) on the same encoder.  One pass over ``question passage`` gives each token a vector
-that has seen both; the mean over a sentence's tokens goes through a small head and comes out as that sentence's score.
-So one pass ranks the passages (by their best sentence), points at the evidence, and says how sure it is: scores are
-trained in a softmax over all sentences of all candidates *and* a silent one whose score is always 0.  Its share is the
-probability that none of them answers, as in SQuAD 2's no-answer score (Devlin et al. 2019).
+A cross-encoder (Nogueira & Cho 2019) on the transformer of ``encoder/model.py``.  One pass over ``question passage``
+gives each token a vector that has seen both; the mean over a sentence's tokens goes through a small head and comes out
+as that sentence's score. So one pass ranks the passages (by their best sentence), points at the evidence, and says how
+sure it is: scores are trained in a softmax over all sentences of all candidates *and* a silent one whose score is
+always 0.  Its share is the probability that none of them answers, as in SQuAD 2's no-answer score (Devlin et al. 2019).
 
 A small encoder trained from scratch learns meaning before it learns to compare spellings, so it is told: every token
 carries a mark for its side and for whether its word occurs on the other side too (the exact-match feature of DrQA, Chen
@@ -186,13 +186,15 @@ class Reranker:
     @torch.inference_mode()
     def score_examples(self, made: Sequence[Example], sentences: Sequence[int], batch: int = 8) -> list[np.ndarray]:
         """As :meth:`score`, for pairs of any questions that were made into numbers; ``sentences`` of each pair."""
+        device = self.model.score.weight.device
         order = sorted(range(len(made)), key=lambda i: len(made[i].ids))
         out: list[np.ndarray] = [np.empty(0, np.float32)] * len(made)
         for at in range(0, len(order), batch):
             rows = order[at : at + batch]
             counts = [sentences[i] for i in rows]
             tensors = collate([made[i] for i in rows], counts, self.model.encoder.config.pad_id)
-            scores = self.model(*tensors).masked_fill(tensors[3].sum(-1) == 0, -torch.inf)
+            scores = self.model(*(t.to(device) for t in tensors)).cpu()
+            scores = scores.masked_fill(tensors[3].sum(-1) == 0, -torch.inf)
             for row, (i, n) in enumerate(zip(rows, counts, strict=True)):
                 out[i] = scores[row, :n].numpy()
         return out

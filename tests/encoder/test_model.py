@@ -62,20 +62,42 @@ def test_padding_changes_nothing(model):
 
 
 def test_a_local_layer_sees_its_window_alone():
-    mask = EncoderModel(LOCAL).attention_mask(torch.ones(1, 100, dtype=torch.bool), is_global=False)
-    assert mask is not None
-    assert mask[0, 0, 50].nonzero().flatten().tolist() == list(range(42, 59))
+    for keep in (None, torch.ones(1, 100, dtype=torch.bool)):
+        mask = EncoderModel(LOCAL).attention_mask(100, keep, is_global=False)
+        assert mask is not None
+        assert mask[0, 0, 50].nonzero().flatten().tolist() == list(range(42, 59))
+
+
+def test_no_mask_is_a_mask_of_nothing(model):
+    ids = torch.randint(16, 16_384, (2, 100))
+    with torch.no_grad():
+        assert torch.allclose(model(ids), model(ids, torch.ones_like(ids, dtype=torch.bool)), atol=1e-5)
+
+
+def test_what_is_too_long_is_refused(model):
+    with pytest.raises(ValueError, match="129 tokens"):
+        model(torch.full((1, 129), 16))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_gives_the_same_vectors(model, tmp_path):
+    encoder = Encoder.load(saved(model, tmp_path), torch.float32)
+    here = encoder.encode(TEXTS)
+    encoder.model.cuda()
+    assert np.abs(encoder.encode(TEXTS) - here).max() < 1e-4
 
 
 def test_masking_statistics():
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(16, 16_384, (200, 500), generator=generator)
     ids[:, 0] = 1  # <|bos|>
-    masked, targets = mask_tokens(ids, mask_id=3, vocab_size=16_384, n_special=16, generator=generator)
-    chosen = targets != -100
-    assert chosen.float().mean() == pytest.approx(0.3, abs=0.01)
+    masked, places, targets = mask_tokens(ids, mask_id=3, vocab_size=16_384, n_special=16, generator=generator)
+    chosen = torch.zeros_like(ids, dtype=torch.bool)
+    chosen.view(-1)[places] = True
+    assert len(places) == chosen.sum() == 0.3 * ids.numel(), "always equally many, none of them twice"
+    assert chosen[:, 1:250].float().mean() == pytest.approx(0.3, abs=0.01), "everywhere alike"
     assert not chosen[:, 0].any(), "special tokens are never hidden"
-    assert torch.equal(targets[chosen], ids[chosen]) and torch.equal(masked[~chosen], ids[~chosen])
+    assert torch.equal(targets, ids.flatten()[places]) and torch.equal(masked[~chosen], ids[~chosen])
     assert (masked[chosen] == 3).float().mean() == pytest.approx(0.8, abs=0.01)
     assert (masked[chosen] == ids[chosen]).float().mean() == pytest.approx(0.1, abs=0.01)
     assert masked[chosen][masked[chosen] != 3].min() >= 16
@@ -87,12 +109,10 @@ def test_masked_lm_learns_a_tiny_text():
     generator = torch.Generator().manual_seed(0)
     # Rows count up from anywhere: a hidden token follows from its neighbours, and only by looking at them.
     ids = 16 + (torch.arange(24) + torch.randint(48, (64, 1), generator=generator)) % 48
-    keep = torch.ones_like(ids, dtype=torch.bool)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     losses = []
     for _ in range(200):
-        masked, targets = mask_tokens(ids, 3, 64, 16, generator=generator)
-        loss = model(masked, keep, targets)
+        loss = model(*mask_tokens(ids, 3, 64, 16, generator=generator))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

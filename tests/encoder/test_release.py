@@ -28,7 +28,7 @@ ROWS = [
 def run(module, *args) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["x", *map(str, args)])
-        module.main()
+        assert module.main() == 0
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,10 @@ def test_too_few_negatives_are_named(tmp_path):
     with pytest.raises(EncoderError, match=r"0 negatives, not 1.*retrieval\.mine"):
         contrastive.dataset([path], 1)
     path.write_text("")
-    with pytest.raises(EncoderError, match="no pairs"):
+    with pytest.raises(EncoderError, match="no rows"):
+        contrastive.dataset([path], None)
+    path.write_text(json.dumps({"query": "q", "passages": []}) + "\n")
+    with pytest.raises(EncoderError, match="No group"):
         contrastive.dataset([path], None)
 
 

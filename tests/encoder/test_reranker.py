@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import random
+import time
 
 import numpy as np
 import pytest
 import tokenizers
 import torch
 
-from encoder import EncoderError
+from encoder import EncoderError, files, rerank
 from encoder.model import PRESETS, EncoderModel
 from encoder.rerank import choose, group_loss
 from encoder.reranker import ALIKE, PLAIN, SAME, SIDES, Candidate, Reranker, RerankerModel, collate, examples, save
 from tests.encoder.test_model import TOKENIZER
+from tests.encoder.training import refused, run
 
 CANDIDATES = [
     Candidate("Ciri", "Pavetta was the mother of Ciri. She drowned at sea.", [(0, 31), (32, 51)]),
@@ -27,8 +30,6 @@ QUESTION = "Who was Ciri's mother?"
 
 @pytest.fixture
 def tokenizer():
-    from encoder import files
-
     inner = tokenizers.Tokenizer.from_file(str(TOKENIZER))
     inner.post_processor = tokenizers.processors.TemplateProcessing(
         single=f"{files.BOS} $A", special_tokens=[(files.BOS, inner.token_to_id(files.BOS))]
@@ -97,8 +98,6 @@ def test_saved_and_loaded_scores_are_the_same(model, tokenizer, tmp_path):
 
 
 def test_a_plain_encoder_is_no_second_stage(tmp_path):
-    from encoder import files
-
     files.save(EncoderModel(PRESETS["encoder-tiny"]), TOKENIZER, tmp_path)
     with pytest.raises(EncoderError, match=r"reranker\.safetensors"):
         Reranker.load(tmp_path)
@@ -121,6 +120,59 @@ def test_evidence_is_among_the_chosen_unless_it_is_removed():
         assert sum(1 in p["labels"] for p in choose(group, 4, rng, 0.0)) == 1
         chosen = choose(group, 4, rng, 1.0)
         assert len(chosen) == 4 and not any(1 in p["labels"] for p in chosen)
+
+
+@pytest.fixture
+def files_for_training(tmp_path) -> list:
+    """Arguments that name a blank encoder and groups of two passages."""
+    torch.manual_seed(0)
+    files.save(EncoderModel(PRESETS["encoder-tiny"]), TOKENIZER, tmp_path / "start", torch.float32)
+    names = ["Ciri", "Geralt", "Triss", "Roach", "Regis", "Milva", "Cahir", "Eskel"]
+    with (tmp_path / "groups.jsonl").open("w") as f:
+        for one, two in zip(names, names[::-1], strict=True):
+            passages = [
+                {
+                    "heading": n,
+                    "text": f"{n} rode. {n} left.",
+                    "spans": [[0, len(n) + 6], [len(n) + 7, 2 * len(n) + 13]],
+                }
+                for n in (one, two)
+            ]
+            group = [p | {"labels": [int(p["heading"] == one), 0]} for p in passages]
+            f.write(json.dumps({"query": f"Did {one} ride?", "passages": group}) + "\n")
+    return ["--groups", tmp_path / "groups.jsonl", "--start", tmp_path / "start"]
+
+
+def test_training_resumes_exactly_and_counts_all_minutes(files_for_training, tmp_path, monkeypatch):
+    common = [*files_for_training, "--dev", tmp_path / "groups.jsonl", "--steps", 30, "--save-every", 15]
+    common += ["--batch", 2, "--size", 2, "--length", 64, "--lr", 3e-3, "--warmup", 3]
+    run(rerank, monkeypatch, *common, "--out", tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        clock = iter(range(10**6))
+        patch.setattr(time, "monotonic", lambda: next(clock))  # one second a look
+        run(rerank, monkeypatch, *common, "--out", tmp_path / "cut", "--minutes", 30 / 60)
+    state = torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=False)
+    assert 20 < state["step"] < 30 and state["seconds"] >= state["step"], "steps after the last line take time too"
+    run(rerank, monkeypatch, *common, "--out", tmp_path / "cut")
+    whole, cut = (Reranker.load(tmp_path / name / "model").model.state_dict() for name in ("whole", "cut"))
+    for name in whole:
+        assert torch.equal(whole[name], cut[name]), name
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").open()]
+    assert [row["step"] for row in rows] == [15, 20, 30] and rows[-1]["loss"] < rows[0]["loss"]
+    assert ["dev_loss" in row for row in rows] == [True, False, True]
+
+
+def test_what_stops_a_training_is_one_line(files_for_training, tmp_path, monkeypatch, capsys):
+    (tmp_path / "nothing").touch()
+    wrong = [
+        (["--length", 129], "reads 128 tokens"),
+        (["--length", 64, "--groups", tmp_path / "nothing"], "holds no rows"),
+        (["--length", 64, "--dev", tmp_path / "absent"], "absent cannot be read"),
+        (["--start", tmp_path], "missing"),
+    ]
+    for args, message in wrong:
+        given = [*files_for_training, "--out", tmp_path / "out", *args]
+        assert message in refused(rerank, monkeypatch, capsys, *given)
 
 
 def test_it_learns_to_point_at_the_sentence_that_shares_the_question_s_words(tokenizer):

@@ -16,9 +16,16 @@ PAIRS = [{"query": q, "passage": t} for q, t in zip(_ASKS, _TELLS, strict=True)]
 """Nothing in a question stands in its passage: which belongs to which can only be learnt."""
 
 
-def run(module, monkeypatch, *args) -> None:
+def run(module, monkeypatch, *args, status: int = 0) -> None:
     monkeypatch.setattr(sys, "argv", ["x", *map(str, args)])
-    module.main()
+    assert module.main() == status
+
+
+def refused(module, monkeypatch, capsys, *args) -> str:
+    """The one line that a program says when it cannot train."""
+    run(module, monkeypatch, *args, status=1)
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
 
 
 def write_pairs(folder: Path) -> Path:
