@@ -1,7 +1,7 @@
 """What the second stage learns from: questions with the passages that the first stage brings, sentence by sentence.
 
     python -m retrieval.candidates --questions corpus/questions/train.jsonl --out runs/ranking/train.jsonl
-    python -m retrieval.candidates --wiki FILE --questions corpus/questions/wiki-train-*.jsonl \\
+    python -m retrieval.candidates --wiki FILE --questions corpus/questions/wiki-train.jsonl \\
            --out runs/ranking/wiki.jsonl
     python -m retrieval.candidates --sets DIR --out runs/ranking/sets.jsonl
 
@@ -33,7 +33,7 @@ from corpus.pairs import read_zst, wiki_article
 from corpus.store import Store, StoredPassage
 from corpus.types import Article, Page
 from encoder import Encoder
-from retrieval.index import VectorIndex, build
+from retrieval.index import PassageEncoder, VectorIndex, build
 from retrieval.search import Searcher
 from retrieval.words import plain
 
@@ -57,7 +57,7 @@ def holds(text: str, aliases: Sequence[str]) -> bool:
 
 
 def questions(path: Path) -> Iterator[dict[str, Any]]:
-    """(id, stand-alone question, aliases, evidence) of every row, turns of conversations included."""
+    """Every row with its stand-alone question (``query``), aliases and evidence, turns of conversations included."""
     for line in path.open(encoding="utf-8"):
         row = json.loads(line)
         for number, turn in enumerate(row.get("turns") or [row]):
@@ -107,8 +107,12 @@ def on_wiki(rows: Iterator[dict[str, Any]], pages: dict[str, dict[str, Any]]) ->
         yield row | {"evidence": evidence}
 
 
-def archive(articles: Sequence[Article], folder: Path, encoder: Encoder, source: str) -> Store:
-    """An archive of these articles with its index below ``folder``."""
+def archive(articles: Sequence[Article], folder: Path, encoder: PassageEncoder, source: str) -> Store:
+    """An archive of these articles in ``folder``, and its index in ``folder / "index"``.
+
+    Page numbers are the articles' places, from 1, so that the same articles get the same ids.  Raises ``StoreError``
+    and ``IndexUnwritable`` when the disk refuses.
+    """
     store = Store(folder / "archive.sqlite")
     for number, article in enumerate(articles, 1):
         page = Page(source, number, article.title, 1, f"https://{source}/?curid={number}", "<p/>", article.title)
@@ -177,6 +181,8 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, default=Path("weights/encoder"))
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    if not (args.questions or args.sets):
+        parser.error("--questions or --sets says what the groups are made of")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with args.out.open("w", encoding="utf-8") as f:

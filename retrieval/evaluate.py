@@ -1,12 +1,12 @@
 """Does search find the right passage?  Recall, MRR and nDCG for BM25, dense search, their fusion, the second stage.
 
-    python -m retrieval.evaluate --questions FILE.jsonl [--json OUT] [--data DIR] [--encoder DIR]
+    python -m retrieval.evaluate --questions FILE.jsonl [--json OUT] [--data DIR] [--encoder DIR] [--reranker DIR|none]
 
 A row of the question file: ``{"id", "question", "answers": [aliases], "article": title or list of titles, "evidence":
 sentence, list of them as in ``corpus/questions``, or null, "type"}``; turns of conversations count with their rewrites.
 A passage is relevant when it belongs to a named article (by title or alias) and holds an evidence sentence or, without
-one, an answer on word boundaries; both ignore case, accents, apostrophes and spacing.  Rows without an article
-(questions to be declined) are passed over.  A question for which the archive holds no relevant passage counts as a miss
+one, an answer on word boundaries; both ignore case, accents, apostrophes, possessives and spacing.  Rows without an
+article (to be declined) are passed over.  A question for which the archive holds no relevant passage counts as a miss
 everywhere and is reported as ``without_passage``.
 
 Metrics come from ir-measures (MacAvaney, Macdonald & Ounis, "Streamlining Evaluation with ir-measures", ECIR 2022):
@@ -24,6 +24,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,14 @@ from corpus.store import Store
 from retrieval import lexical
 from retrieval.errors import BadQuestions
 from retrieval.search import Searcher
-from retrieval.words import key, plain
+from retrieval.words import clean, key, plain, split
 
 DEPTH = 20
 METRICS = ("R@1", "R@5", "R@20", "RR@10", "nDCG@10", "Success@5")
 RESAMPLES = 1000
 SEED = 1272
+NAMES = {"plain": "plain BM25", "bm25": "our BM25, with spelling and names"}
+"""Systems of ``stages`` whose keys do not say what they are."""
 
 Ranker = Callable[[str], Sequence[int]]
 """Question → passage ids, best first."""
@@ -47,6 +50,8 @@ Ranker = Callable[[str], Sequence[int]]
 
 @dataclass(frozen=True, slots=True)
 class Question:
+    """A question with what answers it: aliases of the answer, titles of articles, sentences that are the evidence."""
+
     id: str
     question: str
     answers: tuple[str, ...]
@@ -169,11 +174,30 @@ def bootstrap(values: Sequence[float], resamples: int = RESAMPLES, seed: int = S
     return Score(float(sample.mean()), float(low), float(high))
 
 
+def plain_bm25(store: Store, question: str, k: int = DEPTH) -> list[int]:
+    """The baseline: FTS5's BM25 over heading and text, on the question's words without stop words.
+
+    Nothing else: no spelling, no names, no bonuses, all columns of one weight.  Aliases match nothing; they count only
+    towards a passage's length.
+    """
+    words = dict.fromkeys(word.text for word in split(clean(question)) if not word.stop)
+    if not words:
+        return []
+    expression = " OR ".join(f'"{word}"' for word in words)  # letters and digits alone: nothing to escape
+    rows = store.rows(
+        """SELECT rowid AS id FROM passages_fts WHERE passages_fts MATCH ?
+           ORDER BY bm25(passages_fts), rowid LIMIT ?""",
+        [f"{{title heading body}} : ({expression})", k],
+    )
+    return [row["id"] for row in rows]
+
+
 def stages(searcher: Searcher) -> dict[str, Ranker]:
-    """Each stage of the search as a ranker."""
+    """Each stage of the search as a ranker, and before them the baseline."""
     store, names = searcher.store, searcher.names
     first = Searcher(store, searcher.index, searcher.encoder, depth=searcher.depth, weights=searcher.weights)
     systems: dict[str, Ranker] = {
+        "plain": lambda text: plain_bm25(store, text),
         "bm25": lambda text: [id for id, _ in lexical.search(store, text, DEPTH, None, names)],
         "dense": lambda text: [id for id, _ in searcher.dense(text, DEPTH)],
         "fusion": lambda text: [hit.passage.id for hit in first.search(text, DEPTH)],
@@ -193,13 +217,13 @@ def report(store: Store, systems: dict[str, Ranker], questions: Sequence[Questio
     results: dict[str, Any] = {}
     for name, ranker in systems.items():
         took: list[float] = []
-        values = evaluate(questions, judged, _timed(ranker, took))
+        values = evaluate(questions, judged, timed(ranker, took))
         results[name] = {
             "by_type": {
                 kind: {metric: asdict(bootstrap([values[metric][at] for at in rows])) for metric in METRICS}
                 for kind, rows in types.items()
             },
-            "ms": {"p50": float(np.percentile(took, 50)), "p95": float(np.percentile(took, 95))},
+            "ms": percentiles(took),
         }
     return {
         "questions": {kind: len(rows) for kind, rows in types.items()},
@@ -209,25 +233,35 @@ def report(store: Store, systems: dict[str, Ranker], questions: Sequence[Questio
     }
 
 
-def _timed(ranker: Ranker, took: list[float]) -> Ranker:
-    def timed(question: str) -> Sequence[int]:
+def timed(ranker: Ranker, took: list[float]) -> Ranker:
+    """The same ranker; ``took`` gets the milliseconds of every question."""
+
+    def clocked(question: str) -> Sequence[int]:
         began = time.perf_counter()
         ranking = ranker(question)
         took.append((time.perf_counter() - began) * 1000)
         return ranking
 
-    return timed
+    return clocked
+
+
+def percentiles(took: Sequence[float]) -> dict[str, float]:
+    """``p50`` and ``p95`` of at least one time, in its unit."""
+    return {f"p{part}": float(np.percentile(took, part)) for part in (50, 95)}
 
 
 def table(result: dict[str, Any]) -> str:
     """The report as text, one line a system and type."""
-    lines = [f"{'':28}" + "".join(f"{metric:>22}" for metric in METRICS)]
-    for kind, count in result["questions"].items():
-        for name, system in result["systems"].items():
+    systems = {NAMES.get(key, key): system for key, system in result["systems"].items()}
+    kinds = [f"{kind} ({count})" for kind, count in result["questions"].items()]
+    left, right = max(map(len, kinds)) + 2, max(map(len, systems)) + 2
+    lines = [" " * (left + right) + "".join(f"{metric:>22}" for metric in METRICS)]
+    for kind, heading in zip(result["questions"], kinds, strict=True):
+        for name, system in systems.items():
             cells = (system["by_type"][kind][metric] for metric in METRICS)
-            shown = "".join(f"{cell['mean']:8.3f} [{cell['low']:.3f}, {cell['high']:.3f}]".rjust(22) for cell in cells)
-            lines.append(f"{f'{kind} ({count})':20}{name:8}{shown}")
-    for name, system in result["systems"].items():
+            shown = "".join(f"{cell['mean']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]".rjust(22) for cell in cells)
+            lines.append(f"{heading:{left}}{name:{right}}{shown}")
+    for name, system in systems.items():
         lines.append(f"{name}: {system['ms']['p50']:.1f} ms p50, {system['ms']['p95']:.1f} ms p95")
     missing = result["without_passage"]
     if missing:
@@ -237,6 +271,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
+    """The command; gives its exit status, 1 for whatever it says on standard error in one line."""
     parser = argparse.ArgumentParser(prog="python -m retrieval.evaluate", description="Score retrieval on questions.")
     parser.add_argument("--questions", required=True, metavar="FILE.jsonl", help="questions with article and evidence")
     parser.add_argument("--json", metavar="OUT", help="write the whole report there")
@@ -254,6 +289,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     from encoder import Encoder, EncoderError, Reranker
     from retrieval.index import VectorIndex
 
+    if find_spec("ir_measures") is None:
+        print("The metrics need ir-measures: pip install -e '.[dev]'", file=sys.stderr)
+        return 1
     try:
         questions = read_questions(options.questions)
         encoder = Encoder.load(options.encoder)
@@ -267,7 +305,11 @@ def main(arguments: Iterable[str] | None = None) -> int:
         return 1
     print(table(result))
     if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        try:
+            Path(options.json).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            print(f"Cannot write the report to {options.json}: {error.strerror}.", file=sys.stderr)
+            return 1
     return 0
 
 

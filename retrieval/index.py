@@ -312,6 +312,7 @@ def _sync(path: Path) -> None:
 
 
 def cells_for(count: int) -> int:
+    """Cells of an inverted file of ``count`` vectors: 2 √count."""
     return round(2 * count**0.5)
 
 

@@ -1,8 +1,10 @@
 """BM25 over SQLite's FTS5 (Robertson & Zaragoza, "The Probabilistic Relevance Framework", 2009).
 
-FTS5 ranks; this module turns whatever a reader typed into a query that cannot fail, and adds the two things that BM25
-does not know: that a question which names an article whole is about that article, and that a question which does
-nothing but name it ("who is Ciri?") is answered by the article's lead.
+FTS5 ranks; this module turns whatever a reader typed into a query that cannot fail, and adds the one thing that BM25
+does not know: that a question which does nothing but name an article ("who is Ciri?") is answered by its lead.
+
+A question that asks more gets no bonus for the article it names.  It once did, and that cost every fifth question: what
+is asked about Ciri stands as often in Geralt's article as in hers (docs/training-log.md).
 """
 
 from __future__ import annotations
@@ -14,16 +16,16 @@ from typing import Any
 
 from corpus.store import Store
 from retrieval.names import Mention, Names
-from retrieval.words import clean, split
+from retrieval.words import STOP_WORDS, clean, key, split
 
 MAX_TERMS = 32
-COLUMN_WEIGHTS = (4.0, 3.0, 2.0, 1.0)  # title, aliases, heading, body
+COLUMN_WEIGHTS = (1.5, 0.3, 1.0, 1.0)  # title, aliases, heading, body
 NAMED = 0.3
-"""Bonus of a passage whose article the question names, as a share of the best BM25 score."""
+"""Bonus of a passage whose article the question names and does nothing else, as a share of the best BM25 score."""
 LEAD = 0.5
-"""Further bonus of the lead when the question does nothing but name the article; a fifth of it otherwise."""
+"""Further bonus of that article's lead."""
 POOL = 200
-"""Passages that are scored with the bonuses; those further down could not rise to the top anyway."""
+"""Passages of the named articles that are scored with the bonuses."""
 
 CANONS = ("books", "games", "tv")
 
@@ -46,9 +48,11 @@ def parse(question: str, names: Names) -> Query:
     mentions = names.mentions(words)
     inside = {at for mention in mentions for at in range(mention.start, mention.end)}
     outside = [word.text for at, word in enumerate(words) if at not in inside and not word.stop]
-    # Names first, so that they survive the cut; their stop words ("of" in Geralt of Rivia) live on in the phrase.
+    # Names first, so that they survive the cut; what the archive spells otherwise ("scoia tael") also as it spells it.
     named = [word.text for at, word in enumerate(words) if at in inside and not word.stop]
-    terms = tuple(dict.fromkeys([*named, *outside]))[:MAX_TERMS]
+    asked = {word.key for word in words} | STOP_WORDS
+    spelt = [word for mention in mentions for word in mention.words if key(word) not in asked]
+    terms = tuple(dict.fromkeys([*named, *spelt, *outside]))[:MAX_TERMS]
     return Query(text, terms, tuple(mentions[:MAX_TERMS]), bool(mentions) and not outside, corrections)
 
 
@@ -64,16 +68,16 @@ def search(
     query = question if isinstance(question, Query) else parse(question, names or Names.of(store))
     if not query.terms or k <= 0:
         return []
-    anywhere, titles = _expressions(query)
-    found = {row["id"]: row for row in _match(store, anywhere, canon, max(k, POOL))}
-    named = _named(store, query)
+    # Everything from the question stands in double quotes and consists of letters and digits alone, so no character of
+    # it can be read as an operator, a column or a wildcard.
+    words = " OR ".join(_phrase([term]) for term in query.terms)
+    found = {row["id"]: row for row in _match(store, words, canon, k)}
+    named = _named(store, query) if query.only_names else {}
     if named:
-        # Both expressions hold the same phrases, so BM25 gives a passage the same score in either.
-        found |= {row["id"]: row for row in _match(store, f"({titles}) AND ({anywhere})", canon, POOL, sorted(named))}
+        found |= {row["id"]: row for row in _match(store, words, canon, POOL, sorted(named))}
     top = max((row["bm25"] for row in found.values()), default=0.0)
-    lead = LEAD if query.only_names else LEAD / 5
     scores = [
-        (id, row["bm25"] + top * named.get(row["page"], 0.0) * (NAMED + lead * (row["path"] == "[]")))
+        (id, row["bm25"] + top * named.get(row["page"], 0.0) * (NAMED + LEAD * (row["path"] == "[]")))
         for id, row in found.items()
     ]
     return sorted(scores, key=lambda pair: (-pair[1], pair[0]))[:k]
@@ -82,11 +86,11 @@ def search(
 def _named(store: Store, query: Query) -> dict[int, float]:
     """Articles that the question names, each with the rarity of its name against the rarest name: (0, 1].
 
-    "Which king did Letho kill?" names Letho, and, where an article has that title, King; the bonus should go to Letho.
+    "Letho the king" names Letho, and, where an article has that title, King; the bonus should go to Letho.
     """
-    if not query.mentions:
-        return {}
     total = store.rows("SELECT count(*) AS n FROM passages")[0]["n"]
+    if not total:
+        return {}
     sql = "SELECT count(*) AS n FROM passages_fts WHERE passages_fts MATCH ?"
     rarity = [math.log1p(total / max(1, store.rows(sql, [_phrase(m.words)])[0]["n"])) for m in query.mentions]
     pages: dict[int, float] = {}
@@ -100,18 +104,6 @@ def check_canon(canon: str | None) -> None:
     """Raises ``ValueError`` for a canon that does not exist; None and "" stand for all of them."""
     if canon and canon not in CANONS:
         raise ValueError(f"canon must be one of {', '.join(CANONS)}, not {canon!r}")
-
-
-def _expressions(query: Query) -> tuple[str, str]:
-    """FTS5 expressions: words and names anywhere; names in titles and aliases.
-
-    Everything from the question stands in double quotes and consists of letters and digits alone, so no character of
-    it can be read as an operator, a column or a wildcard.
-    """
-    parts = dict.fromkeys(_phrase([term]) for term in query.terms)
-    phrases = dict.fromkeys(_phrase(mention.words) for mention in query.mentions)
-    titles = f"{{title aliases}} : ({' OR '.join(phrases)})" if phrases else ""
-    return " OR ".join([*(parts | phrases), titles] if titles else parts), titles
 
 
 def _phrase(words: Iterable[str]) -> str:

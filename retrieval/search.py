@@ -23,13 +23,13 @@ WEIGHTS = (1.0, 0.85)
 """BM25 and dense, tuned on dev questions over the codex *and* over real wiki pages."""
 ALIKE = 0.9
 """Passages that share this much of their word triples (Jaccard) are taken for copies; see ``distinct``."""
-SECOND_WEIGHT = 0.05
+SECOND_WEIGHT = 0.03
 """Of the second stage's logit, added to the fused score.  Logits are trained in one softmax over all passages of a
 question, so how far apart they are says something that their order does not; tuned as ``WEIGHTS``."""
 SURE = 15.0  # logits beyond it say no more
 MAX_QUERY = 1_000  # characters that the encoder is given; it would cut later anyway
 CANDIDATES = 20
-"""Passages that the second stage reads: what two cores read in 150 to 200 ms."""
+"""Passages that the second stage reads: what two cores read in some 150 ms."""
 
 
 class QueryEncoder(PassageEncoder, Protocol):

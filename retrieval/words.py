@@ -15,6 +15,7 @@ MAX_WORD = 64
 
 APOSTROPHES = "'’‘ʼʻ`´′＇"
 _WORD = re.compile(rf"[^\W_]+(?:[{APOSTROPHES}][^\W_]+)*")
+_POSSESSIVE = re.compile(rf"(?<=\w)[{APOSTROPHES}]s\b", re.IGNORECASE)
 _ENDING = re.compile(rf"(?:n[{APOSTROPHES}]t|[{APOSTROPHES}](?:s|d|ll|m|re|ve))$", re.IGNORECASE)
 
 _NOTE = re.compile(r"\s*\([^()]*\)\s*$")
@@ -41,6 +42,7 @@ class Word:
 
     @property
     def stop(self) -> bool:
+        """Whether questions are asked with it rather than about it."""
         return self.key in STOP_WORDS
 
 
@@ -59,9 +61,11 @@ def key(text: str) -> str:
 def plain(text: str) -> str:
     """Words alone, one space between them and one on either side: so ``in`` finds whole words, however spelt.
 
-    A text without any word becomes blank, which no other text holds.
+    A possessive is no part of a word: "a slyzard's tail" holds "slyzard".  A text without any word becomes blank, which
+    no other text holds.
     """
-    return " " + " ".join("".join(letter if letter.isalnum() else " " for letter in key(text)).split()) + " "
+    letters = key(_POSSESSIVE.sub("", text))
+    return " " + " ".join("".join(letter if letter.isalnum() else " " for letter in letters).split()) + " "
 
 
 def bare(word: str) -> str:

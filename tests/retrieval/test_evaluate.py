@@ -76,7 +76,10 @@ def test_relevance_needs_the_article_and_the_evidence(shelf):
     ("text", "aliases", "held"),
     [
         ("Scoia’tael, of the  North", ["scoiatael of"], True),
-        ("Eithné's eyes", ["EITHNE"], False),  # apostrophes go, so that a possessive is another word
+        ("Eithné's eyes", ["EITHNE"], True),
+        ("Eithne waits", ["EITHNÉ’S"], True),
+        ("The Scoia’tael’s bows", ["scoiatael"], True),
+        ("Swords", ["sword"], False),  # a plural is another word
         ("Eithné waits", ["EITHNE"], True),
         ("Vesemir", ["Vese"], False),
         ("Roach and Vesemir", ["vesemir + roach"], True),
@@ -122,13 +125,39 @@ def test_report_by_system_and_type(shelf, tmp_path):
     result = evaluate.report(searcher.store, evaluate.stages(searcher), questions)
     assert result["questions"] == {"all": 3, "who": 2, "where": 1}
     assert result["without_passage"] == ["c"]
-    assert set(result["systems"]) == {"bm25", "dense", "fusion"}
+    assert set(result["systems"]) == {"plain", "bm25", "dense", "fusion"}
     fusion = result["systems"]["fusion"]["by_type"]
     assert fusion["who"]["R@1"] == {"mean": 1, "low": 1, "high": 1}
     assert fusion["all"]["R@20"]["mean"] == pytest.approx(2 / 3)
     text = evaluate.table(result)
-    assert "fusion" in text and "1 of the questions: c" in text
+    assert "plain BM25" in text and "our BM25, with spelling and names" in text and "1 of the questions: c" in text
+    heads, *rows = text.splitlines()[: 1 + 3 * 4]
+    assert {len(row) for row in rows} == {len(heads)}, "long names shift nothing"
     json.dumps(result)
+
+
+def test_the_baseline_knows_neither_spelling_nor_aliases(shelf):
+    def first(question):
+        return [passage.heading for passage in shelf.store.passages(evaluate.plain_bm25(shelf.store, question, 1))]
+
+    assert first("Which elven archer lost an eye?") == ["Iorveth"]
+    assert first("Iorvet") == [] and first("Gwynbleidd") == [] and first("who is the") == first('") OR (') == []
+    assert first("Horses of Geralt of Rivia") == ["Geralt of Rivia › Horses"], "titles and headings are text too"
+
+
+def test_an_unwritable_report_is_one_line(shelf, tmp_path, monkeypatch, capsys):
+    encoder = FakeEncoder(dimension=256)
+    build(shelf.store, encoder, tmp_path / "index")
+    monkeypatch.setattr("encoder.Encoder.load", lambda folder: encoder)
+    row = {"id": 1, "question": "Who raised Ciri?", "answers": ["Vesemir"], "article": "Ciri"}
+    file = write(tmp_path / "q.jsonl", [row])
+    options = ["--questions", str(file), "--data", str(tmp_path), "--reranker", "none", "--json"]
+    assert evaluate.main([*options, str(tmp_path / "report.json")]) == 0
+    assert json.loads((tmp_path / "report.json").read_text())["questions"] == {"all": 1, "other": 1}
+    capsys.readouterr()
+    assert evaluate.main([*options, str(tmp_path / "nowhere" / "report.json")]) == 1
+    error = capsys.readouterr().err
+    assert "report.json" in error and error.count("\n") == 1
 
 
 def test_command_line_says_what_is_wrong(tmp_path, capsys):

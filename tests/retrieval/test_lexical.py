@@ -59,11 +59,11 @@ def test_nothing_to_search_for_finds_nothing(shelf, text):
 def test_huge_input_is_cut(shelf, text):
     assert len(text) >= 100_000
     names = Names.of(shelf.store)
-    began = time.perf_counter()
+    began = time.thread_time()
     query = lexical.parse(text, names)
     lexical.search(shelf.store, query, 5, None, names)
     assert len(query.terms) <= lexical.MAX_TERMS
-    assert time.perf_counter() - began < 2
+    assert time.thread_time() - began < 2
 
 
 @pytest.mark.parametrize(

@@ -112,11 +112,11 @@ def test_correction_is_fast_with_ten_thousand_titles():
     titles = {"".join(letters.choices("abdeghilmnorstuvy", k=letters.randint(4, 11))) for _ in range(10_000)}
     names = Names([(title, number) for number, title in enumerate(sorted(titles))], lambda word: False)
     times = []
-    for wrong in ("what did yenefer do in nilfgard", "gearlt", "who is scoiatel"):
-        began = time.perf_counter()
+    for wrong in ("what did yenefer do in nilfgard", "gearlt", "who is scoiatel") * 10:
+        began = time.thread_time()
         names.correct(wrong)
-        times.append(time.perf_counter() - began)
-    assert min(times) < 0.005  # the best of three: other work may be running on this machine
+        times.append(time.thread_time() - began)
+    assert min(times) < 0.005  # the best of thirty: other work may be running on this machine
 
 
 def test_a_possessive_without_its_apostrophe_still_names():
