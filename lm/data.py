@@ -14,6 +14,7 @@ import io
 import itertools
 import json
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,7 +78,10 @@ def documents(data: Path, pattern: str, codex: Path = Path("corpus/codex")) -> I
         LMError: nothing matches.
     """
     if pattern == "codex":
-        for path in sorted(codex.glob("*/*.md")):
+        articles = sorted(codex.glob("*/*.md"))
+        if not articles:
+            raise LMError(f"No article of the codex is in {codex}.")
+        for path in articles:
             head, _, body = path.read_text(encoding="utf-8").removeprefix("---\n").partition("\n---\n")
             title = next((line[7:].strip(" \"'") for line in head.splitlines() if line.startswith("title: ")), "")
             yield f"{title}\n\n{body.strip()}"
@@ -142,12 +146,18 @@ class Shard:
 
     @classmethod
     def open(cls, path: Path, bos: int) -> Shard:
+        """The shard in a ``.bin`` file of ``uint16`` tokens, in which ``bos`` begins a document; an empty one too.
+
+        Raises:
+            OSError: there is no such file.
+        """
         return cls(np.memmap(path, dtype=np.uint16, mode="r") if path.stat().st_size else np.zeros(0, np.uint16), bos)
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def document(self, i: int) -> np.ndarray:
+        """Tokens of the ``i``-th document, ``(its size,)`` uint16, ``<|bos|>`` first."""
         return self.tokens[self.starts[i] : self.starts[i] + self.sizes[i]]
 
 
@@ -326,7 +336,7 @@ def token_bytes(tokenizer: Tokenizer) -> torch.Tensor:
     return torch.tensor([0 if i in special else len(name) for i, name in enumerate(names)])
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with witcher/, lore/ and general/")
     parser.add_argument("--codex", type=Path, default=Path("corpus/codex"))
@@ -335,17 +345,22 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None, help="documents a source at most (for a quick try)")
     parser.add_argument("--only", nargs="*", default=list(PRETRAIN_MIX), help="renew these sources alone")
     args = parser.parse_args()
-    tokenizer = Tokenizer.load(args.tokenizer)
     total = 0
-    for pattern in args.only:
-        texts = itertools.islice(documents(args.data, pattern, args.codex), args.limit)
-        counts = write_shard(texts, tokenizer, args.out / shard_name(pattern))
-        total += counts["tokens"]
-        ratio = counts["bytes"] / max(1, counts["tokens"])
-        print(f"{pattern}: {counts['documents']:,} documents, {counts['tokens']:,} tokens, {ratio:.2f} bytes a token")
+    try:
+        tokenizer = Tokenizer.load(args.tokenizer)
+        for pattern in args.only:
+            texts = itertools.islice(documents(args.data, pattern, args.codex), args.limit)
+            counts = write_shard(texts, tokenizer, args.out / shard_name(pattern))
+            total += counts["tokens"]
+            read, made, ratio = counts["documents"], counts["tokens"], counts["bytes"] / max(1, counts["tokens"])
+            print(f"{pattern}: {read:,} documents, {made:,} tokens, {ratio:.2f} bytes a token")
+    except LMError as error:
+        print(error, file=sys.stderr)
+        return 1
     (args.out / "mix.json").write_text(json.dumps({shard_name(p): w for p, w in PRETRAIN_MIX.items()}, indent=1))
     print(f"together {total:,} tokens")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

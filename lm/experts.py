@@ -84,7 +84,10 @@ class Experts(nn.Module):
         return x.device.type == "cuda" and compute_dtype(x) == torch.bfloat16 and hasattr(F, "grouped_mm")
 
     def loop(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
-        """The reference: one expert after the other, each on the tokens that chose it."""
+        """The reference: one expert after the other, each on the tokens that chose it.
+
+        ``(N, D)`` tokens, the experts that each visits and their shares ``(N, k)`` → ``(N, D)``.
+        """
         y = torch.zeros_like(x)
         for e in experts.unique().tolist():
             token, rank = torch.where(experts == e)

@@ -111,6 +111,7 @@ def to_transformers(config: Config) -> dict:
 
 
 def is_global(config: Config, layer: int) -> bool:
+    """Whether a layer, counted from 0, sees all tokens before it: there is no window, or it is every n-th."""
     return not config.window or bool(config.global_every and (layer + 1) % config.global_every == 0)
 
 
@@ -127,8 +128,11 @@ def from_transformers(values: dict) -> Config:
     if kind == "cirilla":
         return Config(**values["cirilla"])
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    if rope.get("rope_type", "default") != "default" or values.get("attention_bias") or values.get("mlp_bias"):
-        raise ValueError(f"{CONFIG} asks for scaled positions or biases, which Cirilla does not have")
+    # Before rope_type the key was called type.
+    if rope.get("rope_type", rope.get("type", "default")) != "default":
+        raise ValueError(f"{CONFIG} asks for scaled positions, which Cirilla does not have")
+    if values.get("attention_bias") or values.get("mlp_bias") or values.get("hidden_act", "silu") != "silu":
+        raise ValueError(f"{CONFIG} asks for biases or another activation than SiLU, which Cirilla does not have")
     windowed = kind == "mistral" or (kind != "llama" and values.get("use_sliding_window"))
     window = (values.get("sliding_window") or 0) if windowed else 0
     config = Config(
@@ -162,7 +166,11 @@ def from_transformers(values: dict) -> Config:
 
 
 def global_every(layer_types: list[str]) -> int:
-    """The ``n`` of "every n-th layer is global", 0 where none is."""
+    """The ``n`` of "every n-th layer is global", 0 where none is.
+
+    Raises:
+        ValueError: the global layers stand at irregular distances.
+    """
     if "full_attention" not in layer_types:
         return 0
     n = layer_types.index("full_attention") + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,8 @@ RUNNERS_UP = 4
 
 @dataclass(frozen=True, slots=True)
 class Token:
+    """One token that was written, and how the model came to it."""
+
     id: int
     probability: float  # under the model's own distribution, before temperature, truncation and penalty
     runners_up: tuple[tuple[int, float], ...] = ()  # the likeliest other tokens, best first; only when traced
@@ -38,7 +40,12 @@ def choose(logits: Tensor, temperature: float, top_k: int, top_p: float, uniform
 
     Args:
         uniform: ``(B,)`` random numbers from [0, 1), one a row, so that a row's choice depends on its own seed alone.
+
+    Raises:
+        ValueError: ``top_k`` is negative, or ``top_p`` not in (0, 1].
     """
+    if top_k < 0 or not 0 < top_p <= 1:
+        raise ValueError(f"top_k is 0 or more and top_p above 0 and at most 1, not {top_k} and {top_p}")
     if temperature <= 0:
         return logits.argmax(-1)
     probabilities, ids = torch.softmax(logits / temperature, -1).sort(-1, descending=True)
@@ -70,10 +77,10 @@ class Context:
     For one generation at a time.
     """
 
-    def __init__(self, model: Cirilla, cache: KVCache | None = None) -> None:
+    def __init__(self, model: Cirilla) -> None:
         weight = model.norm.weight
         self.model = model
-        self.cache = cache or KVCache(model.config, dtype=weight.dtype, device=weight.device)
+        self.cache = KVCache(model.config, dtype=weight.dtype, device=weight.device)
         self.ids: list[int] = []
 
     def common(self, prompt: Sequence[int]) -> int:
@@ -122,7 +129,7 @@ def stream(
     top_p: float = 1.0,
     repetition_penalty: float = 1.0,
     seed: int | None = None,
-    cache: KVCache | None = None,
+    allowed: Collection[int] | None = None,
     context: Context | None = None,
     lookup: int = 0,
     trace: bool = False,
@@ -133,14 +140,15 @@ def stream(
         repetition_penalty: divides the positive logits of tokens already generated, multiplies the negative ones
             (Keskar et al. 2019); 1 leaves them alone.  The prompt does not count: answers copy from it.
         seed: of this request's own random numbers; without one they differ from call to call.
-        cache: an empty cache to use, for callers that want to keep it.
+        allowed: tokens that may be written, ``stop`` among them if it is ever to stop; all of them when None.  The
+            probabilities told are those before anything was forbidden.
         context: cache and tokens of an earlier call; the beginning that both prompts share is not read again.
         lookup: longest draft to propose from the prompt (:mod:`lm.speculate`), at most 32; 0 decodes one token a pass.
             The outcome is the same, and with sampling so is every random number's use.
         trace: fill in ``runners_up`` and ``experts``, which take time.
 
     Raises:
-        ValueError: the prompt is empty, or fills the model's length.
+        ValueError: the prompt is empty, or fills the model's length; see :func:`choose` too.
     """
     length = model.config.max_length
     if not prompt or len(prompt) >= length:
@@ -152,16 +160,23 @@ def stream(
             generator.manual_seed(seed)
         else:
             generator.seed()
-    context = context or Context(model, cache)
+    context = context or Context(model)
     drafts = PromptLookup(prompt, min(lookup, context.cache.slack)) if lookup else None
     routing: list[Routing] | None = [] if trace and model.config.n_experts else None
     limit = min(max_new_tokens, length - len(prompt))
+    forbidden: Tensor | None = None  # (V,) bool
+    if allowed is not None:
+        forbidden = torch.ones(model.config.vocab_size, dtype=torch.bool, device=model.norm.weight.device)
+        forbidden[list(allowed)] = False
     seen: list[int] = []
 
     def settle(rows: Tensor, draft: Sequence[int], experts: list[tuple[tuple[int, ...], ...]]) -> Iterator[Token]:
         """Tokens from the rows of logits, up to and with the first that is not the draft's."""
         for t, logits in enumerate(rows):
-            token = pick(penalise(logits, seen, repetition_penalty), temperature, top_k, top_p, generator)
+            choice = penalise(logits, seen, repetition_penalty)
+            if forbidden is not None:
+                choice = choice.masked_fill(forbidden, -torch.inf)
+            token = pick(choice, temperature, top_k, top_p, generator)
             drafted = t < len(draft) and draft[t] == token
             probabilities = torch.softmax(logits, -1)
             others: tuple[tuple[int, float], ...] = ()
@@ -232,7 +247,7 @@ def batch(
         seeds: one a prompt.
 
     Raises:
-        ValueError: a prompt is empty or fills the model's length; not as many seeds as prompts.
+        ValueError: a prompt is empty or fills the model's length; not as many seeds as prompts; see :func:`choose` too.
     """
     if not prompts:
         return []

@@ -66,22 +66,32 @@ def pull(repo_id: str, revision: str = "main", to: str | Path | None = None) -> 
     """Fetch a repository at a branch, tag or commit; returns the folder that holds it.
 
     Args:
-        to: where the files go; by default into the library's cache, where they are fetched once.
+        to: where the files go; by default into the library's cache, where they are fetched once.  Safetensors of an
+            earlier release that lie there and that the repository lacks are deleted: beside the new ones they could be
+            opened in their place.
 
     Raises:
         HubError: no such repository or revision, no weights in it, or no network.
     """
     import huggingface_hub
 
+    there, commit = None, revision
     try:
-        path = huggingface_hub.snapshot_download(
-            repo_id, revision=revision, local_dir=to, allow_patterns=list(PATTERNS)
-        )
+        if to is not None:
+            info = huggingface_hub.HfApi().model_info(repo_id, revision=revision)
+            there = {file.rfilename for file in info.siblings or ()}
+            commit = str(info.sha)  # with a branch's name, a push in between would bring other files than the list has
+        path = huggingface_hub.snapshot_download(repo_id, revision=commit, local_dir=to, allow_patterns=list(PATTERNS))
     except Exception as error:
         raise HubError(f"Pulling {repo_id} at {revision} failed: {line(error)}") from error
     folder = Path(path)
-    if not any(folder.rglob("*.safetensors")) and not any(folder.rglob("*.gguf")):
+    names = {str(file) for file in folder.rglob("*")} if there is None else there
+    if not any(name.endswith((".safetensors", ".gguf")) for name in names):
         raise HubError(f"{repo_id} at {revision} holds no weights in safetensors or GGUF.")
+    if there is not None:
+        for old in (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
+            if old.name not in there:
+                old.unlink()
     return folder
 
 

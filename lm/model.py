@@ -10,7 +10,7 @@ Every choice in one list:
 - on request: layers that see a sliding window alone, with a rolling cache (Mistral, Jiang et al. 2023), and a soft cap
   on the logits (Gemma 2, 2024)
 
-These are exactly the parts of Qwen3 and Qwen3-MoE, and parameters carry Qwen3's names: a released folder opens with
+All but the soft cap are parts of Qwen3 and Qwen3-MoE, and parameters carry Qwen3's names: a released folder opens with
 ``transformers.AutoModelForCausalLM`` and everything built on it, and the tests compare logits with that independent
 implementation.  Without QK-norm and with an output matrix of its own it is a Llama 2, with a window besides a Mistral.
 
@@ -39,11 +39,18 @@ __all__ = ["PRESETS", "Cirilla", "Config", "KVCache"]
 
 @dataclass(frozen=True)
 class Config:
+    """The shape of a model and the choices in it; as it stands, the release.  Lengths and windows are in tokens.
+
+    Raises:
+        ValueError: the query heads cannot share the key-value heads evenly, ``global_every`` has no window or more than
+            the layers, or there are fewer experts than a token is to visit.
+    """
+
     vocab_size: int = 16_384
     d_model: int = 640
     n_layers: int = 14
-    n_heads: int = 10
-    n_kv_heads: int = 5
+    n_heads: int = 10  # of queries
+    n_kv_heads: int = 5  # of keys and values, each for n_heads / n_kv_heads of queries
     head_dim: int = 64
     d_ff: int = 1_792
     max_length: int = 2_048  # tokens in prompt and answer together
@@ -84,7 +91,7 @@ PRESETS = {
     "cirilla-tiny": Config(
         d_model=64, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, d_ff=128, max_length=256
     ),  # tests
-    # 8.6 M parameters: what two cores can train in an hour.
+    # 8.6 M parameters: what two cores can train in an hour and a half.
     "cirilla-mini": Config(d_model=256, n_layers=6, n_heads=4, n_kv_heads=2, head_dim=64, d_ff=704, max_length=1_024),
     "cirilla": Config(),  # 76 M parameters, release size: what two cores can serve
     # 193 M parameters, of which a token meets 69 M: about the latency of "cirilla", with 2.5 times its memory.
@@ -111,6 +118,8 @@ PRESETS = {
 
 
 class RMSNorm(nn.Module):
+    """``weight · x / √(mean(x²) + eps)``, ``(..., width)`` → ``(..., width)`` (Zhang & Sennrich 2019)."""
+
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
@@ -123,13 +132,26 @@ class RMSNorm(nn.Module):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (x[i], x[i + hd/2]) by its position's angle: scores then depend on distance alone."""
+    """Turn each pair (x[i], x[i + hd/2]) by its position's angle: scores then depend on distance alone (RoPE).
+
+    Args:
+        x: ``(B, H, T, hd)`` queries or keys; the result has its shape and type.
+        cos, sin: ``(T, hd)``, or ``(B, 1, T, hd)`` where rows have positions of their own, float32.
+
+    ``sin`` carries the minus sign of its left half (``Cirilla.init_rotation``), which saves a negation at every layer.
+    """
     left, right = x.chunk(2, dim=-1)
     # cos and sin are float32, and under autocast x is not: back to what x was.
     return (x * cos + torch.cat((right, left), dim=-1) * sin).to(x.dtype)
 
 
 class Attention(nn.Module):
+    """Grouped-query attention with rotary positions, and normalised queries and keys where ``config.qk_norm`` says so.
+
+    Args:
+        layer: from 0, the layer's place in the cache.
+    """
+
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__()
         self.layer, self.config = layer, config
@@ -141,6 +163,10 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, view: View, cache: KVCache | None) -> Tensor:
+        """``(B, T, D)`` → ``(B, T, D)``; ``cos`` and ``sin`` as for :func:`rotate`.
+
+        With a cache the T tokens look at those in it too, and their keys and values are added to it.
+        """
         B, T, _ = x.shape
         q = self.q_norm(self.q_proj(x).view(B, T, -1, self.config.head_dim)).transpose(1, 2)  # (B, H, T, hd)
         k = self.k_norm(self.k_proj(x).view(B, T, -1, self.config.head_dim)).transpose(1, 2)  # (B, G, T, hd)
@@ -153,6 +179,8 @@ class Attention(nn.Module):
 
 
 class SwiGLU(nn.Module):
+    """The feed-forward network ``down(silu(gate(x)) · up(x))``, width ``config.d_ff`` inside (Shazeer 2020)."""
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(config.d_model, config.d_ff, bias=False)
@@ -160,10 +188,13 @@ class SwiGLU(nn.Module):
         self.down_proj = nn.Linear(config.d_ff, config.d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(..., D)`` → ``(..., D)``."""
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class Block(nn.Module):
+    """A layer: attention, then SwiGLU or experts, each on the normalised stream and added to it (pre-norm)."""
+
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.d_model, config.norm_eps)
@@ -174,6 +205,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, view: View, cache: KVCache | None, routing: list[Routing] | None
     ) -> Tensor:
+        """``(B, T, D)`` → ``(B, T, D)``; arguments as for :meth:`Attention.forward` and :meth:`Experts.forward`."""
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, view, cache)
         y = self.post_attention_layernorm(x)
         return x + (self.mlp(y, routing) if isinstance(self.mlp, Experts) else self.mlp(y))
@@ -306,6 +338,7 @@ class Cirilla(nn.Module):
         """Mean cross-entropy where ``targets`` is not -100; all ``(B, T)``, ``documents`` as for :meth:`hidden`.
 
         In training mode a model with experts adds their balance loss, ``config.balance`` times its mean over layers.
+        It counts every position, padding too, which nothing here tells from a prompt; packed rows have little of it.
         """
         routing: list[Routing] | None = [] if self.config.n_experts and self.training else None
         hidden = self.hidden(ids, documents=documents, routing=routing, flex=flex)
@@ -323,7 +356,7 @@ class Cirilla(nn.Module):
         """Weights that one token is multiplied with: what it costs, where experts and embeddings would mislead."""
         c, total = self.config, 0
         for name, parameter in self.named_parameters():
-            if parameter.ndim == 3:
+            if parameter.ndim == 3:  # the matrices of all experts, of which a token visits a few
                 total += parameter.numel() * c.n_active // c.n_experts
             elif parameter.ndim == 2 and (c.tied or "embed_tokens" not in name):
                 total += parameter.numel()

@@ -46,10 +46,14 @@ SECONDS = 60  # for the compiler at most
 
 
 class Matrix(Structure):
+    """``Matrix`` of native.c: addresses of int8 rows ``(n, k)``, their scales ``(n,)`` float32 and sums int32."""
+
     _fields_ = [("rows", c_void_p), ("scale", c_void_p), ("sums", c_void_p), ("n", c_int32), ("k", c_int32)]
 
 
 class Layer(Structure):
+    """``Layer`` of native.c: addresses of three norms' weights (``heads`` may be null), and four matrices."""
+
     _fields_ = [
         *((name, c_void_p) for name in ("before", "between", "heads")),
         *((name, Matrix) for name in ("qkv", "o", "gate_up", "down")),
@@ -57,6 +61,8 @@ class Layer(Structure):
 
 
 class Model(Structure):
+    """``Model`` of native.c: sizes, addresses of the angles and of the last norm, and the layers."""
+
     _fields_ = [
         *((name, c_int32) for name in ("layers", "width", "heads", "groups", "head", "inner")),
         ("eps", c_float),
@@ -129,6 +135,9 @@ class Decoder:
         norm: ``(D,)``, the last one.
         head: the output matrix, as the others.
         cos, sin: ``(positions, hd)``.
+
+    Raises:
+        ValueError: there is no compiled code, or it does not suit the model.
     """
 
     def __init__(
@@ -167,6 +176,7 @@ class Decoder:
         return self.kept[-1].data_ptr()
 
     def matrix(self, rows: Tensor, scale: Tensor) -> Matrix:
+        """int8 rows ``(N, K)``, copied behind those before them, with scales ``(N,)``."""
         place = self.weights[self.at : self.at + rows.numel()]
         place.copy_(rows.flatten())
         self.at += rows.numel()

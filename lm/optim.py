@@ -64,6 +64,9 @@ class Muon(torch.optim.Optimizer):
     serves both.  The same arithmetic as ``torch.optim.Muon(adjust_lr_fn="match_rms_adamw")``, with two differences:
     a stack of experts ``(E, A, B)`` counts as E matrices, and all matrices of one shape go through the iteration
     together, which on a GPU is a few large products instead of hundreds of small ones.
+
+    Raises:
+        ValueError: a parameter is neither a matrix nor a stack of them.
     """
 
     def __init__(self, params: list[nn.Parameter], lr: float, weight_decay: float = 0.1, momentum: float = 0.95):
@@ -156,6 +159,7 @@ def schedule(step: int, steps: int, warmup: int, decay: float, shape: str = "wsd
 
 
 def set_lr(groups: list[torch.optim.Optimizer], lr: float) -> None:
+    """The same learning rate for all parameters of all optimisers."""
     for optimizer in groups:
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -250,30 +254,52 @@ def launch(train: Callable[[argparse.Namespace, World], None], flags: argparse.A
 # -- checkpoints and logs ----------------------------------------------------------------------------------------
 
 
-def save_checkpoint(path: Path, model: nn.Module, groups: list[torch.optim.Optimizer], **state: Any) -> None:
-    """Everything that an exact resumption needs; the old checkpoint stays until the new one is whole on disk."""
+def save_checkpoint(
+    path: Path, model: nn.Module, groups: list[torch.optim.Optimizer], stage: str, sizes: list[int], **state: Any
+) -> None:
+    """Everything that an exact resumption needs; the old checkpoint stays until the new one is whole on disk.
+
+    Args:
+        stage: which program trains.
+        sizes: how many rows or documents its data has: ``state`` may count on them.
+    """
+    state |= {"model": model.state_dict(), "optimizers": [g.state_dict() for g in groups]}
     part = path.with_suffix(".part")
     with part.open("wb") as f:
-        torch.save({"model": model.state_dict(), "optimizers": [g.state_dict() for g in groups], **state}, f)
+        torch.save({"stage": stage, "sizes": sizes, **state}, f)
         f.flush()
         os.fsync(f.fileno())
     part.replace(path)
 
 
-def load_checkpoint(path: Path, model: nn.Module, groups: list[torch.optim.Optimizer], device: str) -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, model: nn.Module, groups: list[torch.optim.Optimizer], device: str, stage: str, sizes: list[int]
+) -> dict[str, Any]:
     """Restore model and optimisers in place; returns the rest of what was saved.
 
     Raises:
-        LMError: the checkpoint belongs to a model of another shape, or to other optimisers.
+        LMError: the checkpoint is damaged, or belongs to another stage, data of another size, another model or other
+            optimisers.
     """
-    # Our own file: it holds generator states, which the weights-only loader refuses.
-    state = torch.load(path, map_location=device, weights_only=False)
+    remedy = "give another --out, or delete it."
+    try:
+        # Our own file: it holds generator states, which the weights-only loader refuses.
+        state = torch.load(path, map_location=device, weights_only=False)
+    except (torch.OutOfMemoryError, PermissionError):
+        raise  # nothing is wrong with the file
+    except Exception as error:  # what a damaged pickle raises depends on the damage
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise LMError(f"{path} cannot be read ({reason}): {remedy}") from error
+    if not isinstance(state, dict) or state.get("stage") != stage:
+        raise LMError(f"{path} is no checkpoint of lm.{stage}: {remedy}")
+    if state["sizes"] != sizes:
+        raise LMError(f"{path} is of other data, of {state['sizes']} rows or documents and not {sizes}: {remedy}")
     try:
         model.load_state_dict(state.pop("model"))
         for optimizer, saved in zip(groups, state.pop("optimizers"), strict=True):
             optimizer.load_state_dict(saved)
     except (RuntimeError, ValueError) as error:
-        raise LMError(f"{path} is of another model or optimiser: give another --out, or delete it.") from error
+        raise LMError(f"{path} is of another model or optimiser: {remedy}") from error
     return state
 
 

@@ -7,9 +7,10 @@ the chosen and w the rejected answer:
 
     margin = log π(c)/r(c) - log π(w)/r(w)          loss = -log σ(β · margin)
 
-Before the first step π = r, the margin is 0 and the loss ln 2.  r never changes, so its log-probabilities are computed
-once, before training, and only one model stays in memory.  ``--chosen-weight`` adds the chosen answer's own loss (Pang
-et al. 2024): without it DPO may lower both answers' probabilities, as long as the rejected one's falls faster.
+Before the first step π = r, the margin is 0 and the loss ln 2, but for rounding: both are computed in bf16, in batches
+with other padding.  r never changes, so its log-probabilities are computed once, before training, and only one model
+stays in memory.  ``--chosen-weight`` adds the chosen answer's own loss (Pang et al. 2024): without it DPO may lower
+both answers' probabilities, as long as the rejected one's falls faster.
 
 A pair is ``{"passages", "turns", "chosen", "rejected"}``; ``python -m lm.sample`` and
 ``python -m benchmarks.preferences`` make them.
@@ -152,8 +153,7 @@ def train(args: argparse.Namespace) -> None:
     held_out, pairs = made[: args.held_out], made[args.held_out :]
     if len(pairs) < args.batch:
         raise LMError(f"{len(pairs)} usable pairs are fewer than a batch of {args.batch}.")
-    kept = reference_of(model, held_out, tokenizer.pad, device, args.batch) if held_out else torch.zeros(0, 2)
-    reference = reference_of(model, pairs, tokenizer.pad, device, args.batch)
+    sizes = [len(held_out), len(pairs)]
     groups = optim.optimizers(model, args.lr, weight_decay=0.0, kind=args.optimizer)
     steps = max(1, round(args.epochs * len(pairs) / args.batch))
     order: list[int] = []
@@ -167,17 +167,21 @@ def train(args: argparse.Namespace) -> None:
     step, seconds = 0, 0.0
     pending: list[Tensor] = []  # (loss, margin, share preferred) a step of the window that is not yet finished
     if checkpoint.exists():
-        state = optim.load_checkpoint(checkpoint, model, groups, device)
+        state = optim.load_checkpoint(checkpoint, model, groups, device, "prefer", sizes)
         step, seconds, pending = state["step"], state["seconds"], list(state["losses"])
         reference, kept = state["reference"].cpu(), state["kept"].cpu()
         print(f"resumed at step {step}")
+    else:
+        kept = reference_of(model, held_out, tokenizer.pad, device, args.batch) if held_out else torch.zeros(0, 2)
+        reference = reference_of(model, pairs, tokenizer.pad, device, args.batch)
     log = optim.Log(args.out, step)
     started, first_step = time.monotonic(), step
 
     def save() -> None:
         at = {"step": step, "seconds": seconds + time.monotonic() - started}
         left = torch.stack(pending) if pending else torch.zeros(0, 3)
-        optim.save_checkpoint(checkpoint, model, groups, losses=left, reference=reference, kept=kept, **at)
+        state = {"losses": left, "reference": reference, "kept": kept, **at}
+        optim.save_checkpoint(checkpoint, model, groups, "prefer", sizes, **state)
 
     while step < steps and time.monotonic() - began < args.minutes * 60:
         optim.set_lr(groups, args.lr * optim.schedule(step, steps, args.warmup, decay=0.5))

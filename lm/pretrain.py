@@ -43,7 +43,13 @@ def documents_of(ids: Tensor, bos: int) -> Tensor:
 def bits_per_byte(model: Cirilla, batches: list[tuple[Tensor, Tensor]], bytes_of: Tensor, bos: int) -> float:
     """Loss in bits per byte of text, comparable between vocabularies; ends of documents are not text and left out.
 
-    Every document is read by itself, however the model was trained, so that runs can be compared.
+    Every document is read by itself, however the model was trained, so that runs can be compared; and by a mask, so
+    that a run needs FlexAttention only where it trains with it.
+
+    Args:
+        batches: inputs and targets, ``(B, T)`` each.
+        bytes_of: ``(V,)``, see :func:`lm.data.token_bytes`.
+        bos: id of the token that begins a document.
     """
     device = model.embed_tokens.weight.device
     training = model.training
@@ -53,7 +59,7 @@ def bits_per_byte(model: Cirilla, batches: list[tuple[Tensor, Tensor]], bytes_of
         size = int(bytes_of[targets].sum())
         ids, targets = ids.to(device), torch.where(targets == bos, -100, targets).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            loss = model.loss(ids, targets, documents_of(ids, bos))
+            loss = model.loss(ids, targets, documents_of(ids, bos), flex=False)
         nats += loss.item() * int((targets != -100).sum())
         bytes_ += size
     model.train(training)
@@ -65,7 +71,7 @@ def routing_load(model: Cirilla, ids: Tensor) -> dict[str, float]:
     """How evenly experts are used, worst layer of all: 1 is even; the busiest and the idlest expert's share × E."""
     routing: list = []
     with torch.autocast(ids.device.type, dtype=torch.bfloat16):
-        model.hidden(ids, routing=routing)
+        model.hidden(ids, routing=routing, flex=False)
     load = torch.stack([r.load() for r in routing]) * model.config.n_experts  # (layers, E)
     return {"busiest_expert": round(load.max().item(), 3), "idlest_expert": round(load.min().item(), 3)}
 
@@ -80,7 +86,7 @@ def mean_context(ids: Tensor, bos: int, masked: bool) -> float:
 
 @torch.no_grad()
 def begin_with(model: Cirilla, path: Path) -> None:
-    """Take over the token embeddings of an encoder that was trained with the same tokenizer.
+    """Take over the token embeddings of a transformer encoder that was trained with the same tokenizer.
 
     Half of a small model's weights are embeddings, and masked prediction has learnt them from more text than two cores
     read again in an hour (as in Rothe et al. 2020, "Leveraging Pre-trained Checkpoints").  They are scaled to the
@@ -113,14 +119,14 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--embeddings",
         type=Path,
-        help="safetensors of our encoder: its token embeddings, of the same shape, to begin with",
+        help="safetensors of encoder.pretrain or weights/reranker: token embeddings, of the same shape, to begin with",
     )
     add("--steps", type=int, default=2000, help="length of the whole schedule")
     add("--minutes", type=float, default=math.inf, help="stop this run after so long")
     add("--batch", type=int, default=16, help="rows at once, in each process")
     add("--accumulate", type=int, default=1, help="batches a step")
     add("--length", type=int, default=256, help="tokens a row")
-    add("--mask-documents", action="store_true", help="attention stays within a document (FlexAttention on a GPU)")
+    add("--mask-documents", action="store_true", help="attention stays within a document")
     add("--optimizer", choices=optim.LEARNING_RATE, default="muon", help="adamw is the baseline")
     add("--schedule", choices=("wsd", "cosine"), default="wsd", help="cosine is the baseline's")
     add("--lr", type=float, help="at the plateau; by default 2e-3 with muon, 1e-3 with adamw")
@@ -132,6 +138,7 @@ def parser() -> argparse.ArgumentParser:
     add("--eval-rows", type=int, default=32, help="held-out rows, the same in every window")
     add("--save-every", type=int, default=200, help="steps between checkpoints; the end of a run always saves")
     add("--compile", action=argparse.BooleanOptionalAction, default=None, help="by default on a GPU")
+    add("--flex", action=argparse.BooleanOptionalAction, help="FlexAttention instead of a mask, by default on a GPU")
     add("--seed", type=int, default=0)
     return flags
 
@@ -157,6 +164,7 @@ def train(args: argparse.Namespace, world: optim.World) -> None:
     mix = json.loads(args.mix.read_text()) if args.mix else None
     source = open_mix(args.tokens, bos, mix=mix)
     rows = PackedRows(*source, args.length, args.seed)
+    sizes = [len(shard) for shard in rows.shards]
     held_out: list[tuple[Tensor, Tensor]] = []
     if world.is_main:
         quiet = PackedRows(*open_mix(args.tokens, bos, "heldout.bin", mix), args.length, seed=1)
@@ -168,7 +176,7 @@ def train(args: argparse.Namespace, world: optim.World) -> None:
     step, seconds = 0, 0.0
     pending: list[Tensor] = []  # losses of the window that is not yet finished, one a step
     if checkpoint.exists():
-        state = optim.load_checkpoint(checkpoint, model, groups, device)
+        state = optim.load_checkpoint(checkpoint, model, groups, device, "pretrain", sizes)
         rows.load_state_dict(state["rows"])
         step, seconds, pending = state["step"], state["seconds"], list(state["losses"])
         if world.is_main:
@@ -198,7 +206,8 @@ def train(args: argparse.Namespace, world: optim.World) -> None:
         if world.is_main:
             at = {"step": step, "seconds": seconds + since - started}
             left = torch.stack(pending) if pending else torch.zeros(0)
-            optim.save_checkpoint(checkpoint, model, groups, rows=loader.state_dict(), losses=left, **at)
+            state = {"rows": loader.state_dict(), "losses": left, **at}
+            optim.save_checkpoint(checkpoint, model, groups, "pretrain", sizes, **state)
         saved, pause = step, pause + time.monotonic() - since
 
     loader = Prefetch(lambda: rows.batch(args.batch, world.rank, world.size), rows.state_dict, pin=device == "cuda")
@@ -210,7 +219,7 @@ def train(args: argparse.Namespace, world: optim.World) -> None:
                 ids, targets = (t.to(device, non_blocking=True) for t in loader.next())
                 documents = documents_of(ids, bos) if args.mask_documents else None
                 with torch.autocast(device, dtype=torch.bfloat16):
-                    loss = loss_of(ids, targets, documents) / args.accumulate
+                    loss = loss_of(ids, targets, documents, flex=args.flex) / args.accumulate
                 loss.backward()
                 total += loss.detach()
             world.average_gradients(model)

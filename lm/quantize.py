@@ -1,7 +1,7 @@
 """Int8: a quarter of the memory and twice the speed, for a model that runs on two CPU cores.
 
-    python -m lm.quantize --from weights/cirilla --out runs/cirilla-int8           # a folder half as large as in bf16
-    python -m lm.quantize --from runs/cirilla-int8 --out runs/cirilla --floats     # … for transformers and others again
+    python -m lm.quantize --from runs/cirilla/model --out runs/cirilla-int8          # a folder half as large as in bf16
+    python -m lm.quantize --from runs/cirilla-int8 --out runs/cirilla-floats --floats  # … for transformers and others
 
 Both folders answer alike where int8 is multiplied; what the rounding took does not come back.
 
@@ -175,6 +175,7 @@ class Int8SwiGLU(nn.Module):
         self.down_proj = Int8Linear(*down)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(…, D)`` → ``(…, D)``."""
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
         return self.down_proj(F.silu(gate).mul_(up))
 
@@ -192,6 +193,7 @@ class Int8Experts(Experts):
         )
 
     def loop(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """``(N, D)`` tokens, the experts that each visits and their shares ``(N, k)`` → ``(N, D)``."""
         y = torch.zeros_like(x)
         for e in experts.unique().tolist():
             token, rank = torch.where(experts == e)
@@ -200,15 +202,21 @@ class Int8Experts(Experts):
 
 
 class Rows:
-    """The tensors of :func:`compress` under one prefix; each can be taken once, and is then forgotten."""
+    """The tensors of :func:`compress` under one prefix; each can be taken once, and is then forgotten.
+
+    Raises:
+        KeyError: a tensor that is asked for is missing.
+    """
 
     def __init__(self, tensors: dict[str, Tensor], prefix: str = "") -> None:
         self.tensors, self.prefix = tensors, prefix
 
     def under(self, prefix: str) -> Rows:
+        """Those whose names go on with ``prefix`` and a dot; taken from the same dictionary."""
         return Rows(self.tensors, f"{self.prefix}{prefix}.")
 
     def floats(self, name: str) -> Tensor:
+        """A tensor that was not quantised, of any shape, in float32."""
         return self.tensors.pop(self.prefix + name).float()
 
     def pair(self, name: str) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,13 @@ import torch
 
 from lm import chat, files, generate, quantize
 from lm.model import Cirilla
-from lm.tokenizer import EOS, USER, Tokenizer
+from lm.tokenizer import EOS, SPECIAL_TOKENS, USER, Tokenizer
+
+GLUE = (
+    " is was are were the a an of in on at by to from for with and as he she it they his her its their, -."
+    " [1] [2] [3] [4] [5] [6] [7] [8]. [1]."
+)
+"""What a sentence is held together by: always allowed where an answer is to copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,8 @@ class Reader:
     def __init__(self, model: Cirilla, tokenizer: Tokenizer, lookup: int = generate.LONGEST_DRAFT) -> None:
         self.model, self.tokenizer, self.lookup = model, tokenizer, lookup
         self.stop = frozenset({tokenizer.end, tokenizer.special(EOS), tokenizer.special(USER), tokenizer.bos})
+        self._glue = frozenset(tokenizer.encode(GLUE))
+        self._special = frozenset(tokenizer.special(token) for token in SPECIAL_TOKENS)
         self._lock = threading.Lock()
         self._waiting: list[generate.Context] = []  # oldest first
 
@@ -66,6 +74,7 @@ class Reader:
         history: Sequence[tuple[str, str]] = (),
         max_new_tokens: int = 96,
         trace: list[TracedToken] | None = None,
+        copying: bool = False,
     ) -> Generator[str, None, None]:
         """Pieces of an answer with ``[n]`` citations (``n`` counts ``passages`` from 1), decoded greedily.
 
@@ -75,6 +84,7 @@ class Reader:
             passages: (heading, text) pairs, best first.
             history: ("user" or "assistant", text) pairs before the question.
             trace: every token is appended to it as it is written.
+            copying: write only tokens of the prompt, and of ``GLUE``.
         """
         budget = self.model.config.max_length - max_new_tokens
         prompt = chat.render(self.tokenizer, passages, [*history, ("user", question)], budget=budget)
@@ -84,6 +94,7 @@ class Reader:
                 prompt,
                 max_new_tokens=max_new_tokens,
                 stop=self.stop,
+                allowed=self.stop | self._glue | {id for id in prompt if id not in self._special} if copying else None,
                 context=context,
                 lookup=self.lookup,
                 trace=trace is not None,

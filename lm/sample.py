@@ -5,12 +5,14 @@
 Every row of the data comes out again with ``samples``, a list of answers.  ``python -m benchmarks.preferences`` scores
 them.  That needs the packages of the whole app and no GPU, this needs a GPU and nothing but torch, tokenizers and
 safetensors: so the two can run on different computers.  What is already in the file that it writes is kept, and a
-sample's random numbers depend on its place alone: a run that was cut short goes on where it stopped.
+sample's random numbers depend on its place alone: a run that was cut short goes on where it stopped.  A hash beside the
+file, ``samples.jsonl.made-from``, sees to it that model, data and settings are still the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import sys
@@ -60,6 +62,33 @@ def sampled(
             yield row, [tokenizer.decode(ids) for ids in found[i * samples : (i + 1) * samples]]
 
 
+def made_from(model: Path, rows: Sequence[Row], *settings: float) -> str:
+    """A hash of everything that samples depend on: the model's files, the prompts in their order, and settings."""
+    digest = hashlib.sha256(json.dumps([NEW_TOKENS, *settings, *rows]).encode())
+    for path in (*files.weight_files(model), model / files.CONFIG, model / files.TOKENIZER):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def kept_lines(out: Path, key: str) -> int:
+    """How many rows of an earlier run stand in ``out``; half a line at its end is cut off.
+
+    Raises:
+        LMError: they were made from something else than ``key`` says, or it is not known from what.
+    """
+    done = out.read_bytes() if out.exists() else b""
+    done = done[: done.rfind(b"\n") + 1]  # without the line that was being written when a run was killed
+    mark = out.with_name(f"{out.name}.made-from")
+    if done and not (mark.exists() and mark.read_text() == key):
+        raise LMError(
+            f"{out} was made from another model, other data or other settings: give another --out, or delete it."
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    mark.write_text(key)
+    out.write_bytes(done)
+    return done.count(b"\n")
+
+
 def parser() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(
         prog="python -m lm.sample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -84,19 +113,15 @@ def main() -> int:
         model, tokenizer = files.load(args.model)
         # Rows that say what a right answer is; lm.tune measures on the first ones, so the last ones are taken.
         rows = [row for row in read_rows(args.data) if "gold" in row and not row["kind"].startswith("copy")]
+        rows = rows[-args.prompts :]
+        count = kept_lines(args.out, made_from(args.model, rows, args.samples, args.temperature, args.seed))
     except LMError as error:
         print(error, file=sys.stderr)
         return 1
-    rows = rows[-args.prompts :]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model.to(device, torch.bfloat16 if device == "cuda" else torch.float32)
     model.init_rotation()  # its angles must not be rounded with the weights
     model.to(device)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    done = args.out.read_bytes() if args.out.exists() else b""
-    done = done[: done.rfind(b"\n") + 1]  # without the line that was being written when a run was killed
-    args.out.write_bytes(done)
-    count = done.count(b"\n")
     settings = (args.samples, args.together, args.temperature, args.seed)
     with args.out.open("a", encoding="utf-8") as f:
         for row, said in sampled(model, tokenizer, rows, *settings, first=count):

@@ -1,4 +1,4 @@
-"""The vocabulary that both models share: byte-level BPE, 16,384 tokens, trained on the project's own mix.
+"""The vocabulary that all models share: byte-level BPE, 16,384 tokens, trained on the project's own mix.
 
 Byte-level (as in GPT-2) means that every string round-trips: there is no unknown token.  A vocabulary of our own,
 rather than a big general one, keeps *Yennefer* and *Scoia'tael* at one or two tokens and the embedding table, the
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def train(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> Tokenizer:
     return Tokenizer(inner)
 
 
-def main() -> None:
+def main() -> int:
     from lm.data import TOKENIZER_MIX, documents
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -121,12 +122,17 @@ def main() -> None:
             for _ in range(repeats):
                 yield from itertools.islice(documents(args.data, pattern, codex=args.codex), limit)
 
-    tokenizer = train(texts())
+    try:
+        tokenizer = train(texts())
+    except LMError as error:
+        print(error, file=sys.stderr)
+        return 1
     args.out.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.inner.save(str(args.out))
     for word in ("Yennefer", "Geralt of Rivia", "Scoia'tael", "Nilfgaard", "Cintra", "Kaer Morhen", "witcher"):
         print(f"{word}: {len(tokenizer.encode(' ' + word))} tokens")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

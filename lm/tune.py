@@ -3,10 +3,9 @@
     python -m lm.tune --data runs/grounded.jsonl --start runs/cirilla/model --out runs/cirilla-tuned --minutes 15
 
 A row is ``{"passages": [[heading, text], …], "turns": [["user", …], …], "answer": "… [n]", "kind"}``, as
-``corpus.grounded`` and ``corpus.instruct`` write them.  The loss counts the answer alone (with ``--prompt-weight`` a
-small share of the prompts too: it keeps a barely trained model's language alive).  With ``--copy-steps N`` the first N
-steps see only rows of the kinds that begin with "copy", whose answers are word for word in a passage: a small model
-ignores its passages until it has learnt that copying from them pays.
+``corpus.grounded`` and ``corpus.instruct`` write them.  The loss counts the answer alone.  With ``--copy-steps N`` the
+first N steps see only rows of the kinds that begin with "copy", whose answers are word for word in a passage: a small
+model ignores its passages until it has learnt that copying from them pays.
 
 ``--pack`` (the default on a GPU) puts several conversations into a row, each seeing itself alone: no padding, and rows
 of one shape, which torch.compile wants.  Stops, resumes and runs under ``torchrun`` like pretraining.
@@ -64,8 +63,8 @@ def example(tokenizer: Tokenizer, row: Row, length: int, answer: str | None = No
     return ([*prompt, *said], len(prompt)) if len(prompt) <= room else None
 
 
-def collate(examples: Sequence[Example], pad: int, learn_prompt: bool = False) -> tuple[Tensor, Tensor]:
-    """Right-padded inputs and targets, ``(B, T)`` each; targets are -100 on padding and (usually) on the prompt.
+def collate(examples: Sequence[Example], pad: int) -> tuple[Tensor, Tensor]:
+    """Right-padded inputs and targets, ``(B, T)`` each; targets are -100 on padding and on the prompt.
 
     Right padding needs no mask: attention is causal, so no real token ever sees the padding behind it.
     """
@@ -74,8 +73,7 @@ def collate(examples: Sequence[Example], pad: int, learn_prompt: bool = False) -
     targets = torch.full((len(examples), width), -100)
     for row, (ids, start) in enumerate(examples):
         inputs[row, : len(ids) - 1] = torch.tensor(ids[:-1])
-        first = 1 if learn_prompt else start
-        targets[row, first - 1 : len(ids) - 1] = torch.tensor(ids[first:])
+        targets[row, start - 1 : len(ids) - 1] = torch.tensor(ids[start:])
     return inputs, targets
 
 
@@ -158,9 +156,9 @@ class Conversations:
         tokenizer = Encoded(self.tokenizer, [self.rows[i] for i in indices])
         return [(i, example(tokenizer, self.rows[i], self.length)) for i in indices]
 
-    def padded(self, size: int, learn_prompt: bool = False) -> tuple[Tensor, Tensor]:
+    def padded(self, size: int) -> tuple[Tensor, Tensor]:
         """``size`` conversations, one a row, see :func:`collate`."""
-        return collate([self._next()[1] for _ in range(size)], self.tokenizer.pad, learn_prompt)
+        return collate([self._next()[1] for _ in range(size)], self.tokenizer.pad)
 
     def packed(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """``size`` rows of ``length`` tokens, filled by best fit, see :func:`pack`."""
@@ -207,29 +205,26 @@ class Lessons:
             )
         self.everything = Conversations(rows, tokenizer, args.length, args.seed)
         self.copies = Conversations(copies, tokenizer, args.length, args.seed + 1)
-        self.rng = random.Random(args.seed)
         self.copy_batches = args.copy_steps * args.accumulate
         self.made = 0
         self.args, self.packs, self.world = args, packs, world
 
     def batch(self) -> tuple[Tensor, ...]:
-        """Inputs, targets and, if packed, documents, ``(B, T)`` each; then 1 if the prompt counts here, else 0."""
+        """Inputs, targets and, if packed, documents, ``(B, T)`` each."""
         source = self.copies if self.made < self.copy_batches else self.everything
         self.made += 1
-        learn_prompt = not self.packs and self.rng.random() < self.args.prompt_weight
         size = self.args.batch * self.world.size
-        made = source.packed(size) if self.packs else source.padded(size, learn_prompt)
+        made = source.packed(size) if self.packs else source.padded(size)
         mine = slice(self.world.rank * self.args.batch, (self.world.rank + 1) * self.args.batch)
-        return (*(t[mine].contiguous() for t in made), torch.tensor(int(learn_prompt)))
+        return tuple(t[mine].contiguous() for t in made)
 
     def state_dict(self) -> dict[str, Any]:
         parts = {"everything": self.everything.state_dict(), "copies": self.copies.state_dict()}
-        return {**parts, "rng": self.rng.getstate(), "made": self.made}
+        return {**parts, "made": self.made}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.everything.load_state_dict(state["everything"])
         self.copies.load_state_dict(state["copies"])
-        self.rng.setstate(state["rng"])
         self.made = state["made"]
 
 
@@ -254,7 +249,7 @@ def measure(model: Cirilla, rows: Sequence[Row], tokenizer: Tokenizer, length: i
         inputs, targets = (t.to(device) for t in collate([e for _, e in part], tokenizer.pad))
         wanted = targets != -100
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            logits = model.logits(model.hidden(inputs)[wanted]).float()  # (answers' tokens, V)
+            logits = model.logits(model.hidden(inputs, flex=False)[wanted]).float()  # (answers' tokens, V)
         nats += torch.nn.functional.cross_entropy(logits, targets[wanted], reduction="sum").item()
         count += len(logits)
         wrong = torch.zeros(len(part), device=device)
@@ -290,11 +285,11 @@ def split_rows(rows: Sequence[Row], held_out: int) -> tuple[list[Row], list[Row]
     """The first rows for measuring, and of the others those that do not ask the same."""
 
     def asked(row: Row) -> tuple[str, ...]:
-        # A question that needs what was said before, or the passages, to mean anything ("Where?", "What does passage 2
-        # begin with?") is asked of many: there the whole row counts.
+        # A question that means nothing without the passages ("What does passage 2 begin with?") is asked of many: there
+        # they count too.  Elsewhere they do not: the same conversation comes again among other distractors.
         turns = tuple(text.casefold().rstrip(" ?") for _, text in row["turns"])
-        bare = len(turns) > 1 or row.get("kind", "").startswith("copy")
-        return (*turns, *(text for _, text in row["passages"])) if bare else turns
+        copies = row.get("kind", "").startswith("copy")
+        return (*turns, *(text for _, text in row["passages"])) if copies else turns
 
     kept = list(rows[:held_out])
     known = {asked(row) for row in kept}
@@ -319,7 +314,6 @@ def parser() -> argparse.ArgumentParser:
     add("--length", type=int, default=448, help="tokens of a row: of prompt and answer, or of several when packed")
     add("--pack", action=argparse.BooleanOptionalAction, default=None, help="several a row; by default on a GPU")
     add("--copy-steps", type=int, default=0, help="steps at the beginning with nothing but copying")
-    add("--prompt-weight", type=float, default=0.0, help="share of unpacked batches whose loss counts the prompt")
     add("--optimizer", choices=optim.LEARNING_RATE, default="muon")
     add("--lr", type=float, default=1e-3)
     add("--warmup", type=int, default=20)
@@ -329,6 +323,7 @@ def parser() -> argparse.ArgumentParser:
     add("--eval-every", type=int, default=200, help="steps between measurements on the rows kept")
     add("--save-every", type=int, default=200, help="steps between checkpoints; the end of a run always saves")
     add("--compile", action=argparse.BooleanOptionalAction, default=None, help="by default on a GPU, when packed")
+    add("--flex", action=argparse.BooleanOptionalAction, help="FlexAttention instead of a mask, by default on a GPU")
     add("--seed", type=int, default=0)
     return flags
 
@@ -348,13 +343,14 @@ def train(args: argparse.Namespace, world: optim.World) -> None:
     groups = optim.optimizers(model, args.lr, weight_decay=0.0, kind=args.optimizer)
     held_out, rows = split_rows(read_rows(args.data), args.held_out)
     lessons = Lessons(rows, tokenizer, args, packs, world)
+    sizes = [len(rows), len(lessons.copies.rows)]
 
     args.out.mkdir(parents=True, exist_ok=True)
     checkpoint = args.out / "checkpoint.pt"
     step, seconds = 0, 0.0
     pending: list[Tensor] = []  # (loss of answers · tokens, tokens) a step of the window that is not yet finished
     if checkpoint.exists():
-        state = optim.load_checkpoint(checkpoint, model, groups, device)
+        state = optim.load_checkpoint(checkpoint, model, groups, device, "tune", sizes)
         lessons.load_state_dict(state["lessons"])
         step, seconds, pending = state["step"], state["seconds"], list(state["losses"])
         if world.is_main:
@@ -371,10 +367,10 @@ def train(args: argparse.Namespace, world: optim.World) -> None:
         if world.is_main:
             at = {"step": step, "seconds": seconds + time.monotonic() - started}
             left = torch.stack(pending) if pending else torch.zeros(0, 2)
-            optim.save_checkpoint(checkpoint, model, groups, lessons=loader.state_dict(), losses=left, **at)
+            state = {"lessons": loader.state_dict(), "losses": left, **at}
+            optim.save_checkpoint(checkpoint, model, groups, "tune", sizes, **state)
         saved = step
 
-    # Tensors of one batch are pinned; the flag that goes with them is too small to matter.
     loader = Prefetch(lessons.batch, lessons.state_dict, ready=8, pin=device == "cuda")
     with loader:
         while step < args.steps and not world.agree(time.monotonic() - began >= args.minutes * 60):
@@ -384,14 +380,13 @@ def train(args: argparse.Namespace, world: optim.World) -> None:
             counts = torch.tensor([float((part[1] != -100).sum()) for part in parts])
             share = counts * world.size / float(world.sum(counts).sum())
             measured = torch.zeros(2, device=device)
-            for (*batch, learn_prompt), weight, count in zip(parts, share.tolist(), counts.tolist(), strict=True):
+            for batch, weight, count in zip(parts, share.tolist(), counts.tolist(), strict=True):
                 tensors = [t.to(device, non_blocking=True) for t in batch]
                 with torch.autocast(device, dtype=torch.bfloat16):
-                    loss = loss_of(*tensors)
+                    loss = loss_of(*tensors, flex=args.flex)
                 (loss * weight).backward()
-                if not learn_prompt:  # nothing here waits for the GPU
-                    measured[0] += loss.detach() * count
-                    measured[1] += count
+                measured[0] += loss.detach() * count  # nothing here waits for the GPU
+                measured[1] += count
             world.average_gradients(model)
             optim.update(model, groups)
             pending.append(measured)

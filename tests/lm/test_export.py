@@ -112,9 +112,16 @@ def test_old_and_foreign_configurations():
     values = files.to_transformers(PRESETS["llama2-tiny"])
     old = {k: v for k, v in values.items() if k not in ("rope_parameters", "head_dim")} | {"rope_theta": 10_000.0}
     assert files.from_transformers(old) == PRESETS["llama2-tiny"]
-    for wrong in ({"model_type": "gpt2"}, {"attention_bias": True}, {"rope_parameters": {"rope_type": "yarn"}}):
+    for wrong in (
+        {"model_type": "gpt2"},
+        {"attention_bias": True},
+        {"hidden_act": "gelu"},
+        {"rope_parameters": {"rope_type": "yarn"}},
+    ):
         with pytest.raises(ValueError, match=r"config\.json"):
             files.from_transformers(values | wrong)
+    with pytest.raises(ValueError, match="scaled positions"):
+        files.from_transformers(old | {"rope_scaling": {"type": "linear", "factor": 2.0}})
     with pytest.raises(ValueError, match="irregular"):
         files.global_every(["full_attention", "sliding_attention"])
 

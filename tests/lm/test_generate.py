@@ -77,6 +77,16 @@ def test_speculative_equals_greedy(name, monkeypatch):
     assert accepted > 40  # or this has shown nothing
 
 
+@pytest.mark.parametrize("lookup", [0, 8])
+def test_only_what_is_allowed_is_written_and_its_probability_is_the_models_own(lookup):
+    model, prompt = make(CONFIGS["dense"], 0), prompt_of(0)
+    free = list(stream(model, prompt, max_new_tokens=20))
+    allowed = set(prompt) - {free[0].id}
+    tokens = list(stream(model, prompt, max_new_tokens=20, allowed=allowed, lookup=lookup))
+    assert len(tokens) == 20 and {token.id for token in tokens} <= allowed
+    assert 0 < tokens[0].probability < free[0].probability  # of the same distribution, not of what is left of it
+
+
 def test_speculation_keeps_limits_and_stops_in_the_middle_of_a_draft():
     model, prompt = make(CONFIGS["dense"], 1), prompt_of(1)
     full = list(stream(model, prompt, max_new_tokens=60, lookup=10))
@@ -199,6 +209,16 @@ def test_choices_follow_the_distribution():
     assert set(cut.tolist()) == {0, 1}
     ends = torch.tensor([0.0, 1 - 1e-7, 1.0])  # 1 is not drawn, but rounding may come to it
     assert generate.choose(logits[:3], 1.0, 2, 1.0, ends).tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("wrong", [{"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_choice_from_nothing_is_refused(wrong, temperature):
+    model = make(CONFIGS["dense"])
+    with pytest.raises(ValueError, match="top_k"):
+        list(stream(model, [5], max_new_tokens=3, temperature=temperature, **wrong))
+    with pytest.raises(ValueError, match="top_k"):
+        batch(model, [[5]], max_new_tokens=3, temperature=temperature, **wrong)
 
 
 @pytest.mark.parametrize("lookup", [0, 8])

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from lm import Reader, files, hub, quantize
-from lm.model import PRESETS
+from lm.model import PRESETS, Cirilla
 from lm.tokenizer import Tokenizer
 from tests.lm.test_model import make
 
@@ -201,6 +201,30 @@ def test_a_push_replaces_and_a_pull_finds_what_was(server, folder, tmp_path):
     assert ".gitattributes" in repo.commits[-1][1] and not repo.private
     old, new = hub.pull("somebody/cirilla", revision=first[0]), hub.pull("somebody/cirilla")
     assert (old / files.INDEX).exists() and not (new / files.INDEX).exists()
+
+
+def test_a_pull_into_a_folder_leaves_no_weights_of_an_earlier_release(server, folder, tmp_path):
+    hub.push(folder, "somebody/cirilla")  # in parts
+    here = tmp_path / "here"
+    (here / "2_Dense").mkdir(parents=True)
+    files.save(Cirilla(PRESETS["cirilla-tiny"]), Tokenizer.load("weights/tokenizer.json"), here)  # in one
+    for own in (here / "notes.md", here / "2_Dense" / "model.safetensors"):
+        own.write_text("mine")
+    hub.pull("somebody/cirilla", to=here)
+    ids = torch.arange(40)[None] + 100
+    with torch.no_grad():
+        assert torch.equal(files.load(here)[0](ids), files.load(folder)[0](ids))
+    assert (here / "notes.md").exists() and (here / "2_Dense" / "model.safetensors").exists()
+    model, tokenizer = files.load(folder)
+    files.save(model, tokenizer, folder)  # now in one part
+    hub.push(folder, "somebody/cirilla")
+    hub.pull("somebody/cirilla", to=here)
+    assert {p.name for p in here.glob("model*")} == {files.WEIGHTS}
+    # A repository without weights is refused, and takes none away.
+    server.repos["somebody/cirilla"].commit({"config.json": b"{}"})
+    with pytest.raises(hub.HubError, match="no weights"):
+        hub.pull("somebody/cirilla", to=here)
+    assert (here / files.WEIGHTS).exists()
 
 
 def test_int8_weights_travel_and_replace_floats(server, folder):

@@ -193,6 +193,20 @@ def test_flex_attention_equals_the_mask(model, ids, documents):
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
+@pytest.mark.parametrize("flex", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_loss_is_one_graph(packed, flex):
+    """What torch.compile cannot trace would be found out on a GPU alone."""
+    model = make(CONFIGS["windows" if flex else "tiny"])
+    ids = torch.randint(16, 16_384, (2, 20))
+    targets = torch.where(torch.rand(2, 20) < 0.5, ids, -100)
+    documents = torch.tensor([[1] * 7 + [2] * 13, [1] * 20]) if packed else None
+    compiled = torch.compile(model.loss, backend="eager", fullgraph=True)
+    with torch.set_grad_enabled(not flex):  # a CPU has no backward pass for FlexAttention
+        found = compiled(ids, targets, documents, flex=flex)
+    assert torch.allclose(found, model.loss(ids, targets, documents, flex=False))
+
+
 def test_flex_and_mask_hold_the_same_rule():
     first = starts(DOCUMENTS)
     assert first[0].tolist() == [0] * 30 + [30] + [31] * 59

@@ -78,7 +78,7 @@ def test_answers_that_do_not_fit_or_share_no_prompt_are_left_out():
     assert prefer.pair(TOKENIZER, row, 120) is None
 
 
-def test_a_run_learns_its_preference_and_resumes(model, tmp_path, monkeypatch):
+def test_a_run_learns_its_preference_and_resumes(model, tmp_path, monkeypatch, capsys):
     files.save(model, TOKENIZER, tmp_path / "start", torch.float32)
     rows = [{**PAIR, "passages": [["Marn", f"King {i} ruled Marn."]], "chosen": f"King {i} [1]."} for i in range(30)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -99,6 +99,14 @@ def test_a_run_learns_its_preference_and_resumes(model, tmp_path, monkeypatch):
     whole, cut = ([{k: v for k, v in row.items() if k not in clocks} for row in log(tmp_path / name)]
                   for name in ("whole", "cut"))  # fmt: skip
     assert whole == cut
+    # The references are in the checkpoint; with other pairs they would be those of others.
+    capsys.readouterr()
+    (tmp_path / "fewer.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
+    with monkeypatch.context() as without:
+        without.delattr(prefer, "reference_of")
+        assert run(prefer, monkeypatch, *common, "--out", tmp_path / "cut") == 0
+        assert run(prefer, monkeypatch, *common, "--pairs", tmp_path / "fewer.jsonl", "--out", tmp_path / "cut") == 1
+    assert "other data" in capsys.readouterr().err
 
 
 def test_too_few_pairs_are_an_error(model, tmp_path, monkeypatch, capsys):
@@ -126,6 +134,14 @@ def test_samples_are_scored_by_what_they_say_and_cite():
     assert preferences.score("Ilvane [2].", missing).points == 0.0
 
 
+def test_yes_and_no_count_where_an_answer_begins():
+    asked = {**SCORED, "answer": "No: Ilvane ruled Marn [2].", "answers": ["No"]}
+    assert preferences.score("No: Ilvane ruled Marn [2].", asked).right
+    assert not preferences.score("Yes: no king ruled Marn [2].", asked).right
+    parts = {**SCORED, "answers": ["Ilvane + Maruk"]}
+    assert preferences.score("Maruk and Ilvane [2].", parts).right and not preferences.score("Ilvane [2].", parts).right
+
+
 def test_a_pair_is_the_best_and_the_worst_that_are_far_apart():
     rng = random.Random(0)
     made = preferences.pair_of(SCORED, ["Maruk [2].", "Ilvane ruled Marn [2].", "Ilvane [1]."], rng)
@@ -136,7 +152,7 @@ def test_a_pair_is_the_best_and_the_worst_that_are_far_apart():
     assert made and (made["chosen"], made["rejected"]) == ("Ilvane [2].", chat.DECLINE)
 
 
-def test_pairs_are_sampled_from_a_model_and_learnt_from(model, tmp_path, monkeypatch):
+def test_pairs_are_sampled_from_a_model_and_learnt_from(model, tmp_path, monkeypatch, capsys):
     files.save(model, TOKENIZER, tmp_path / "start", torch.float32)
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(SCORED) + "\n" for _ in range(3)))
     monkeypatch.setattr(sample, "NEW_TOKENS", 6)
@@ -145,9 +161,21 @@ def test_pairs_are_sampled_from_a_model_and_learnt_from(model, tmp_path, monkeyp
     # Killed while it wrote its second line, it goes on to the same file.
     whole = (tmp_path / "samples.jsonl").read_bytes()
     (tmp_path / "cut.jsonl").write_bytes(whole[: whole.find(b"\n") + 20])
+    (tmp_path / "cut.jsonl.made-from").write_bytes((tmp_path / "samples.jsonl.made-from").read_bytes())
     assert run(sample, monkeypatch, *common, "--out", tmp_path / "cut.jsonl", "--minutes", 0) == 0
     assert (tmp_path / "cut.jsonl").read_bytes().count(b"\n") == 2
     assert run(sample, monkeypatch, *common, "--out", tmp_path / "cut.jsonl") == 0
+    assert (tmp_path / "cut.jsonl").read_bytes() == whole
+    # From another model, other rows or another seed they are other samples, and those of unknown origin may be, too.
+    files.save(Cirilla(PRESETS["cirilla-tiny"]), TOKENIZER, tmp_path / "other", torch.float32)
+    (tmp_path / "more.jsonl").write_text("".join(json.dumps(SCORED) + "\n" for _ in range(4)))
+    capsys.readouterr()
+    for given in (["--model", tmp_path / "other"], ["--data", tmp_path / "more.jsonl"], ["--seed", 1]):
+        assert run(sample, monkeypatch, *common, *given, "--out", tmp_path / "cut.jsonl") == 1
+        said = capsys.readouterr().err
+        assert "another model, other data" in said and said.count("\n") == 1
+    (tmp_path / "cut.jsonl.made-from").unlink()
+    assert run(sample, monkeypatch, *common, "--out", tmp_path / "cut.jsonl") == 1
     assert (tmp_path / "cut.jsonl").read_bytes() == whole
     run(preferences, monkeypatch, "--samples", tmp_path / "samples.jsonl", "--out", tmp_path / "pairs.jsonl")
     found = [json.loads(line) for line in (tmp_path / "pairs.jsonl").open()]

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from lm import Reader
+from lm import Reader, generate
+from lm.chat import render
 from lm.model import PRESETS, Config
-from lm.reader import TracedToken
-from lm.tokenizer import Tokenizer
+from lm.reader import GLUE, TracedToken
+from lm.tokenizer import SPECIAL_TOKENS, Tokenizer
 from tests.lm.test_generate import Passes
 from tests.lm.test_generate import make as random_model
 
@@ -99,6 +100,30 @@ def test_an_abandoned_answer_does_no_harm():
     pieces.close()
     assert len(reader._waiting) == 1
     assert ask(reader, "Who is Ciri?") == whole
+
+
+def test_a_copying_answer_has_the_tokens_of_its_prompt(monkeypatch):
+    written: list[list[int]] = []
+
+    def kept(*args, **options):
+        written.append([])
+        for token in stream(*args, **options):
+            written[-1].append(token.id)
+            yield token
+
+    stream = generate.stream
+    monkeypatch.setattr(generate, "stream", kept)
+    for copying in (True, False):
+        "".join(make().stream("Who is Ciri?", PASSAGES, max_new_tokens=24, copying=copying))
+    prompt = render(TOKENIZER, PASSAGES, [("user", "Who is Ciri?")], budget=200)
+    allowed = {*prompt, *TOKENIZER.encode(GLUE)} - {TOKENIZER.special(token) for token in SPECIAL_TOKENS}
+    copied, free = written
+    assert copied and set(copied) <= allowed and not set(free) <= allowed
+
+
+def test_every_passage_may_be_cited_in_a_copying_answer():
+    glue = set(TOKENIZER.encode(GLUE))
+    assert all(set(TOKENIZER.encode(f" [{n}]")) <= glue for n in range(1, 9))
 
 
 def test_a_trace_tells_the_answer_token_by_token():

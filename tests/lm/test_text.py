@@ -1,12 +1,13 @@
 """Tokenizer, prompt and reader: text in, text out."""
 
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm import chat
+from lm import chat, data, tokenizer
 from lm.tokenizer import ASSISTANT, BOS, END, PASSAGE, SPECIAL_TOKENS, USER, Tokenizer, train
 
 TOKENIZER = Tokenizer.load(Path("weights/tokenizer.json"))
@@ -30,10 +31,19 @@ def test_names_of_the_continent_are_short():
 
 
 def test_training_learns_frequent_words():
-    tokenizer = train(["the striga of Vizima"] * 50, vocab_size=16 + 256 + 20)
-    assert tokenizer.vocab_size <= 16 + 256 + 20
-    assert len(tokenizer.encode("the striga of Vizima")) < 10 < len(tokenizer.encode("of Nilfgaard and Redania"))
-    assert tokenizer.decode(tokenizer.encode("łódź 🐺")) == "łódź 🐺"
+    learnt = train(["the striga of Vizima"] * 50, vocab_size=16 + 256 + 20)
+    assert learnt.vocab_size <= 16 + 256 + 20
+    assert len(learnt.encode("the striga of Vizima")) < 10 < len(learnt.encode("of Nilfgaard and Redania"))
+    assert learnt.decode(learnt.encode("łódź 🐺")) == "łódź 🐺"
+
+
+def test_missing_training_text_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(data, "TOKENIZER_MIX", [("codex", 1, None)])
+    given = ["x", "--data", str(tmp_path), "--codex", str(tmp_path / "nowhere"), "--out", str(tmp_path / "t.json")]
+    monkeypatch.setattr(sys, "argv", given)
+    assert tokenizer.main() == 1
+    assert capsys.readouterr().err == f"No article of the codex is in {tmp_path / 'nowhere'}.\n"
+    assert not (tmp_path / "t.json").exists()
 
 
 PASSAGES = [("Ciri › Family", "Ciri's grandmother was Queen Calanthe."), ("Roach", "Roach is a horse. " * 200)]

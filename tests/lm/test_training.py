@@ -47,6 +47,14 @@ def tokens(tmp_path, monkeypatch) -> Path:
     return tmp_path / "tokens"
 
 
+@pytest.mark.parametrize("pattern", ["codex", "lore/*"])
+def test_missing_text_is_one_line(tmp_path, monkeypatch, capsys, pattern):
+    given = ["--data", tmp_path, "--codex", tmp_path / "nowhere", "--out", tmp_path / "tokens", "--only", pattern]
+    assert run(data, monkeypatch, *given) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("No ") and str(tmp_path) in said and said.count("\n") == 1
+
+
 def test_shards_hold_every_document_once(tmp_path):
     texts = documents(50)
     counts = data.write_shard(iter(texts), TOKENIZER, tmp_path / "shard", holdout_every=10)
@@ -397,13 +405,12 @@ ROW = {"passages": [["Marn", "Ilvane ruled Marn."]], "turns": [["user", "Who rul
 def test_tuning_counts_the_answer_alone():
     ids, start = tune.example(TOKENIZER, ROW, length=100) or ([], 0)
     assert TOKENIZER.inner.decode(ids[start:], skip_special_tokens=False) == "Ilvane [1].<|end|>"
-    inputs, targets = tune.collate([(ids, start), (ids[:-2], start)], TOKENIZER.pad, learn_prompt=False)
+    inputs, targets = tune.collate([(ids, start), (ids[:-2], start)], TOKENIZER.pad)
     assert inputs.shape == targets.shape == (2, len(ids) - 1)
     assert targets[0][targets[0] != -100].tolist() == ids[start:]
     # What stands before a target is what the model sees when it must say it.
     assert inputs[0, start - 1] == ids[start - 1] and targets[0, start - 1] == ids[start]
     assert (targets[1] != -100).sum() == len(ids) - start - 2
-    assert (tune.collate([(ids, start)], TOKENIZER.pad, learn_prompt=True)[1] != -100).all()
 
 
 def test_an_answer_that_does_not_fit_is_left_out():
@@ -478,6 +485,7 @@ def test_a_question_that_means_nothing_by_itself_is_kept_with_other_passages():
         row("short", "Who is Orsolya?", "A sorceress [1].", "Where?"),
         row("short", "who is maruk", passage="Two."),  # the same question, typed otherwise
         row("copy", "what does passage 1 begin with"),
+        row("short", "Who is Ilvane?", "A queen [1].", "where", passage="Two."),  # among other distractors
     ]
     kept, rest = tune.split_rows(rows, 3)
     assert kept == rows[:3] and rest == [rows[3], rows[4]]
@@ -487,6 +495,34 @@ def test_what_is_measured_is_not_trained_on():
     rows = [{**ROW, "turns": [["user", f"Question {i // 2}?"]]} for i in range(20)]
     held_out, rest = tune.split_rows(rows, 5)
     assert len(held_out) == 5 and len(rest) == 14  # the sixth asks what the fifth asks
+
+
+def test_a_run_goes_on_from_its_own_checkpoint_alone(tokens, tmp_path, monkeypatch, capsys):
+    files.save(Cirilla(PRESETS["cirilla-tiny"]), TOKENIZER, tmp_path / "start", torch.float32)
+    for n in (20, 12):
+        (tmp_path / f"{n}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of(n, "copy")))
+    out = tmp_path / "out"
+    tuning = ["--start", tmp_path / "start", "--out", out, "--steps", 2, "--batch", 2, "--held-out", 2, "--length", 120]
+    steps = ["--preset", "cirilla-tiny", "--steps", 2, "--batch", 2, "--length", 32, "--eval-rows", 2]
+    assert run(tune, monkeypatch, "--data", tmp_path / "20.jsonl", *tuning, "--lr", 1e-3) == 0
+    checkpoint = (out / "checkpoint.pt").read_bytes()
+    capsys.readouterr()
+
+    def refused(module, *args) -> str:
+        assert run(module, monkeypatch, *args) == 1
+        said = capsys.readouterr().err
+        assert "checkpoint.pt" in said and said.count("\n") == 1
+        return said
+
+    assert "other data" in refused(tune, "--data", tmp_path / "12.jsonl", *tuning)
+    assert "no checkpoint of lm.pretrain" in refused(pretrain, "--tokens", tokens, "--out", out, *steps)
+    for damaged in (checkpoint[: len(checkpoint) // 2], b"", b"not what it should be"):
+        (out / "checkpoint.pt").write_bytes(damaged)
+        assert "cannot be read" in refused(tune, "--data", tmp_path / "20.jsonl", *tuning)
+    assert run(pretrain, monkeypatch, "--tokens", tokens, "--out", tmp_path / "text", *steps) == 0
+    capsys.readouterr()
+    data.write_shard(iter(documents(90)), TOKENIZER, tokens / "one", holdout_every=20)
+    assert "other data" in refused(pretrain, "--tokens", tokens, "--out", tmp_path / "text", *steps)
 
 
 @pytest.mark.parametrize("packed", [False, True])
