@@ -1,6 +1,6 @@
 """Grounded conversations for tuning the decoder: numbered passages and a question → an answer that cites.
 
-    python -m corpus.grounded --data DIR --out runs/grounded.jsonl [--groups runs/ranking/train.jsonl]
+    python -m corpus.grounded --data DIR --out runs/grounded.jsonl [--groups runs/ranking/train.jsonl runs/ranking/wiki.jsonl]
 
 Every line is ``{"passages": [[heading, text], …], "turns": [["user", question], …], "answer": "… [n].", "kind",
 "answers", "gold"}``; the last two, aliases and the numbers of the passages that hold them, are for whoever scores
@@ -9,7 +9,8 @@ finds for the question (the hard ones), others of the same title, and random one
 In some rows the evidence is taken away, and the right answer is then that the archives do not say.
 
 :data:`MIXTURE` is the whole recipe.  The codex's own questions get the passages that retrieval really brings when
-``--groups`` names what ``python -m retrieval.candidates`` wrote, else BM25's.
+``--groups`` names what ``python -m retrieval.candidates`` wrote, else BM25's; those over wiki pages come only with their
+groups.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from pathlib import Path
 
 from corpus import chunk, codex
 from corpus.grounded_rows import DECLINE, Pool, Row, Shape, assemble
-from corpus.grounded_sources import BUILDERS, article_rows, codex_questions, copies, passage_of
+from corpus.grounded_sources import BUILDERS, article_rows, copies, own_questions, passage_of
 from corpus.pairs import read_zst, wiki_article
+from corpus.split import split_of
 from corpus.types import Article
 
 __all__ = ["DECLINE", "MIXTURE", "Part"]
@@ -47,6 +49,7 @@ class Part:
 # come to 10–20 % of all rows: those written as such, and the evidence taken away from a share of the others.
 MIXTURE = (
     Part("codex", "codex", times=3, missing=0.1),
+    Part("wiki", "wiki", times=3, missing=0.1),
     Part("rules", "rules", rows=16),  # rows of an article: infobox facts, lists, definitions, follow-ups
     Part("short", "questions", ("qed_nq.train", "qed_nq.dev", "nq_open_oracle.dev"), times=2),
     Part("short", "questions", ("squad1.train",), rows=30_000),
@@ -71,7 +74,7 @@ def part_rows(part: Part, data: Path, rng: random.Random, shape: Shape, share: f
     build = BUILDERS[part.builder]
     for name in part.files:
         rows = list(read_zst(data / "qa" / f"{name}.jsonl.zst"))
-        pool = Pool(p for row in rows if row.get("context") and "<" not in (p := passage_of(row, name))[1])
+        pool = Pool(p for row in rows if row.get("context") and "<" not in (p := passage_of(row))[1])
         made = list(build(rows, part.kind, rng))
         if part.builder in ("spoken", "verbalised"):
             pool = Pool(passage for question in made for passage in question.evidence)
@@ -79,6 +82,8 @@ def part_rows(part: Part, data: Path, rng: random.Random, shape: Shape, share: f
         for question in made[: max(1, int(min(part.rows, len(made)) * share))]:
             for _ in range(part.times):
                 if row := assemble(question, pool, rng, part.missing, shape):
+                    if part.builder == "yes_no":  # a wrong answer may quote the same reason
+                        row["answers"] = row["answers"][:1]
                     yield row
 
 
@@ -95,9 +100,10 @@ def mixture(args: argparse.Namespace, rng: random.Random) -> Iterator[Row]:
     everything = [*own, *wiki, *lore]
     some = rng.sample(everything, min(len(everything), int(len(everything) * args.share) + 20))
     for part in MIXTURE:
-        if part.builder == "codex" and args.groups:
+        if part.builder in ("codex", "wiki") and args.groups:
             pool = Pool(())
-            for question in codex_questions(args.questions, args.groups, part.kind):
+            file = args.questions if part.builder == "codex" else args.wiki
+            for question in own_questions(file, args.groups, part.kind):
                 for _ in range(part.times):
                     if rng.random() < args.share and (row := assemble(question, pool, rng, part.missing, shape)):
                         yield row
@@ -106,11 +112,14 @@ def mixture(args: argparse.Namespace, rng: random.Random) -> Iterator[Row]:
                 for row in article_rows(own, args.questions, 0, turn, shape):
                     if rng.random() < args.share:
                         yield row
+        elif part.builder == "wiki":
+            print("no --groups: the questions over wiki pages are left out")
         elif part.builder == "rules":
             for row in article_rows(some, None, part.rows, 0, shape):
                 yield {**row, "kind": f"{part.kind}: {row['kind']}"}
         elif part.builder == "copies":
-            passages = [(p.heading, p.text) for _, article in some for p in chunk.passages(article)]
+            known = [article for _, article in some if split_of(article.title) == "train"]
+            passages = [(p.heading, p.text) for article in known for p in chunk.passages(article)]
             yield from copies(passages, int(part.rows * args.share) + 1, part.kind, rng, shape)
         else:
             yield from part_rows(part, args.data, rng, shape, args.share)
@@ -121,10 +130,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with witcher/, lore/ and qa/")
     parser.add_argument("--codex", type=Path, default=Path("corpus/codex"))
     parser.add_argument("--questions", type=Path, default=Path("corpus/questions/train.jsonl"))
-    parser.add_argument("--groups", type=Path, help="what retrieval brings for them (retrieval.candidates)")
+    parser.add_argument("--wiki", type=Path, default=Path("corpus/questions/wiki-train.jsonl"), help="over wiki pages")
+    parser.add_argument("--groups", type=Path, nargs="+", help="what retrieval brings for both (retrieval.candidates)")
     parser.add_argument("--words", type=int, default=Shape().words, help="words of a passage at most")
     parser.add_argument("--room", type=int, default=Shape().room, help="words of all passages of a row")
-    parser.add_argument("--near", action="store_true", help="at most one passage that does not answer")
+    parser.add_argument("--near", action="store_true", help="two passages at most that do not answer")
     parser.add_argument("--lore", type=int, default=1_200, help="articles of each other world at most")
     parser.add_argument("--share", type=float, default=1.0, help="of the mixture, for a quick try")
     parser.add_argument("--seed", type=int, default=0)

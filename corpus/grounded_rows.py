@@ -24,7 +24,8 @@ Text = tuple[str, str]
 
 DISTRACTORS = (1, 2, 3, 4)
 DISTRACTOR_WEIGHTS = (1, 2, 3, 4)
-NEAR = (0, 0, 1)  # distractors where reading is to be learnt rather than choosing
+NEAR = (0, 1, 1, 2)  # distractors where reading is to be learnt rather than choosing
+LEAST, LEAST_NEAR = 30, 12  # words of a passage
 
 
 # -- small tools -------------------------------------------------------------------------------------------------
@@ -119,7 +120,7 @@ class Shape:
 
     words: int = 170  # of a passage at most; no passage of an archive is much longer
     room: int = 560  # of all passages: some 900 tokens with the conversation
-    near: bool = False  # the right passages and at most one other
+    near: bool = False  # the right passages and two others at most, each cut down to what is most about the question
 
 
 def telling(question: Question) -> tuple[str, ...]:
@@ -172,12 +173,13 @@ def assemble(question: Question, pool: Pool, rng: random.Random, missing: float,
     takes_away = bool(question.can_miss and question.evidence and telling(question) and rng.random() < missing)
     wanted = max(wanted, int(not question.evidence))
     others = distractors(question, pool, rng, wanted + takes_away)
+    *before, (role, asked) = question.turns
     evidence = () if takes_away else question.evidence
     count = len(others) + len(evidence)
     if not count:
         return None
     words = min(shape.words, max(40, shape.room // count))
-    words = rng.randint(max(30, words // 2), words)
+    words = rng.randint(LEAST_NEAR if shape.near else max(LEAST, words // 2), words)
     kept: list[Text] = []
     for (heading, text), anchor in zip(evidence, question.anchors if evidence else (), strict=True):
         piece = text if anchor == text else trim(text, anchor, words)
@@ -189,9 +191,9 @@ def assemble(question: Question, pool: Pool, rng: random.Random, missing: float,
         others, spare = others[:1], max(25, spare * len(others))
     shown = []
     for heading, text in others:
-        spans = chunk.sentences(text)
-        start, end = rng.choice(spans) if spans else (0, len(text))
-        shown.append((heading, trim(text, text[start:end], min(words, spare))))
+        said = [text[start:end] for start, end in chunk.sentences(text)] or [text]
+        spot = max(said, key=lambda s: overlap(asked, s)) if shape.near else rng.choice(said)
+        shown.append((heading, trim(text, spot, min(words, spare))))
     numbers = sorted(rng.sample(range(len(shown) + len(kept)), len(kept)))
     for place, passage in zip(numbers, kept, strict=True):
         shown.insert(place, passage)
@@ -201,7 +203,6 @@ def assemble(question: Question, pool: Pool, rng: random.Random, missing: float,
         answer = DECLINE
     elif answer != DECLINE:
         answer = cite(answer, gold, [text for _, text in kept], all_of_them=question.all_cited)
-    *before, (role, asked) = question.turns
     noise = rng.random()
     asked = asked.lower() if noise < 0.2 else asked.rstrip("?") if noise < 0.25 else asked
     declines = answer == DECLINE

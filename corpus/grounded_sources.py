@@ -29,6 +29,10 @@ _AUXILIARIES = "did does do is are was were has have had can could will would sh
 _AUXILIARY = frozenset(_AUXILIARIES.split())
 _PREDICATE = re.compile(r"^(who|what) (is|was|are|were) (the .+?|a .+?|an .+?)\?$", re.I)
 _PASSIVE = re.compile(r"^(when|where) (was|were) (.{3,60}?) (\w+ed|born|built|held|found|made|written)\?$", re.I)
+_PREPOSITION = re.compile(
+    r"(?:in|on|at|by|near|around|about|during|before|after|since|until|between|from|within|inside|outside|under)\b",
+    re.I,
+)
 _LOOSE_END = re.compile(r"\b(?:\w+ed|named|known|from|in|of|to|for|by|with|about|on|at|as|like|than|under)$", re.I)
 
 
@@ -46,6 +50,8 @@ def verbalise(question: str, answer: str) -> str:
         return f"{m[3][:1].upper()}{m[3][1:]} {m[2].lower()} {answer}."
     if m := _PASSIVE.match(question):
         preposition = "in " if re.fullmatch(r"\d{4}|[A-Z][\w' -]+", answer) and not answer.startswith("The") else ""
+        if _PREPOSITION.match(answer):
+            preposition, answer = "", answer[0].lower() + answer[1:]
         return f"{m[3][:1].upper()}{m[3][1:]} {m[2].lower()} {m[4]} {preposition}{answer}."
     if (m := _SUBJECT.match(question)) and m[2].casefold() not in _AUXILIARY:
         return f"{capital} {m[2]} {m[3]}."
@@ -57,10 +63,26 @@ def verbalise(question: str, answer: str) -> str:
 Builder = Callable[[list[Row], str, random.Random], Iterator[Question]]
 
 
-def passage_of(row: Row, name: str) -> Text:
+def passage_of(row: Row) -> Text:
     """Heading and context of a row; markup and odd spacing aside."""
     text = "\n".join(" ".join(line.split()) for line in row["context"].split("\n") if line.strip())
     return row.get("title") or "", text
+
+
+def anchor_of(text: str, answer: str, question: str) -> str:
+    """What trimming must leave of ``text``: the answer where it stands in the sentence that is most about the question.
+
+    “2008” or “two” often stands earlier in another sense.  Trimming looks for an anchor's first place: where that is
+    another one, the sentence is the anchor.
+    """
+    spans = chunk.sentences(text)
+    anchor, most = answer, -1.0
+    for match in re.finditer(rf"(?<!\w){re.escape(answer)}(?!\w)", text, re.I):
+        around = [(start, end) for start, end in spans if start < match.end() and match.start() < end]
+        said = text[around[0][0] : around[-1][1]] if around else match[0]
+        if (shared := overlap(question, said)) > most:
+            anchor, most = match[0] if text.find(match[0]) == match.start() else said, shared
+    return anchor
 
 
 def questions(rows: list[Row], kind: str, rng: random.Random) -> Iterator[Question]:
@@ -69,7 +91,7 @@ def questions(rows: list[Row], kind: str, rng: random.Random) -> Iterator[Questi
     for row in rows:
         if not row.get("answerable", True) or not row.get("context") or not row.get("answers"):
             continue
-        passage = passage_of(row, kind)
+        passage = passage_of(row)
         answer = row["answers"][0].strip()
         if not 0 < len(answer.split()) <= 45 or "<" in passage[1]:
             continue
@@ -77,7 +99,7 @@ def questions(rows: list[Row], kind: str, rng: random.Random) -> Iterator[Questi
         if not spelt and len(passage[1].split()) > 230:
             continue
         # An answer in other words may rest on any of it: nothing is cut.
-        anchor = spelt or passage[1]
+        anchor = anchor_of(passage[1], spelt, row["question"]) if spelt else passage[1]
         said = answer if kind == "sentence" or rng.random() < 0.3 else verbalise(row["question"], answer)
         turns: tuple[tuple[str, str], ...] = (("user", row["question"]),)
         if passage[1] in earlier and rng.random() < HISTORY:
@@ -91,7 +113,7 @@ def questions(rows: list[Row], kind: str, rng: random.Random) -> Iterator[Questi
 def yes_no(rows: list[Row], kind: str, rng: random.Random) -> Iterator[Question]:
     """Yes or no, and the sentence of the passage that is most about the question."""
     for row in rows:
-        passage = passage_of(row, kind)
+        passage = passage_of(row)
         reason = best_sentence(passage[1], row["question"])
         if overlap(row["question"], reason) < 0.6 or not 4 <= len(reason.split()) <= 40:
             continue
@@ -113,7 +135,7 @@ def unanswerable(rows: list[Row], kind: str, rng: random.Random) -> Iterator[Que
         turns = [(roles[i % 2], text) for i, text in enumerate(history[-4:]) if text.strip()]
         if len(turns) % 2 == 0:
             asked = (*turns, ("user", row["question"]))
-            yield Question(kind, asked, DECLINE, can_miss=False, given=(passage_of(row, kind),))
+            yield Question(kind, asked, DECLINE, can_miss=False, given=(passage_of(row),))
 
 
 def conversations(rows: list[Row], kind: str, rng: random.Random) -> Iterator[Question]:
@@ -244,16 +266,17 @@ def copies(passages: Sequence[Text], count: int, kind: str, rng: random.Random, 
 # -- the codex's questions and the articles' facts ---------------------------------------------------------------
 
 
-def codex_questions(path: Path, groups: Path, kind: str) -> Iterator[Question]:
-    """The codex's questions among what retrieval brings for them; a follow-up also as it stands alone.
+def own_questions(path: Path, groups: Sequence[Path], kind: str) -> Iterator[Question]:
+    """Our own questions among what retrieval brings for them; a follow-up also as it stands alone.
 
     A passage that holds an answer without being the evidence is left out: it would be wrong to call it a distractor.
     """
     found: dict[str, Row] = {}
-    with groups.open(encoding="utf-8") as lines:
-        for line in lines:
-            group = json.loads(line)
-            found[group["id"]] = group
+    for name in groups:
+        with name.open(encoding="utf-8") as lines:
+            for line in lines:
+                group = json.loads(line)
+                found[group["id"]] = group
     for line in path.open(encoding="utf-8"):
         row = json.loads(line)
         turns: list[tuple[str, str]] = []
@@ -281,7 +304,7 @@ def codex_questions(path: Path, groups: Path, kind: str) -> Iterator[Question]:
                 answer=answer,
                 evidence=tuple(evidence),
                 anchors=tuple(anchors),
-                answers=tuple(part for alias in turn.get("answers", [answer]) for part in alias.split(" + ")),
+                answers=tuple(turn.get("answers", [answer])),
                 all_cited=len(evidence) > 1,
                 can_miss=not declines,
                 given=tuple(others[:8]),

@@ -14,7 +14,7 @@ import pytest
 from corpus import grounded
 from corpus.chunk import trim
 from corpus.grounded_rows import DECLINE, Pool, Question, Shape, assemble, cite
-from corpus.grounded_sources import codex_questions, conversations, copies, questions, spoken, verbalise, yes_no
+from corpus.grounded_sources import conversations, copies, own_questions, questions, spoken, verbalise, yes_no
 from corpus.split import split_of
 
 PEOPLE = ["Orsolya", "Maruk", "Ilvane", "Tobiah", "Cosmin", "Dorrit", "Falk", "Grete", "Jorunn", "Lotte"]
@@ -98,15 +98,15 @@ def test_rows_keep_to_their_room():
             assert row["answer"] == DECLINE or question.answer in row["passages"][row["gold"][0] - 1][1]
 
 
-def test_near_rows_have_at_most_one_passage_that_does_not_answer():
+def test_near_rows_have_at_most_two_passages_that_do_not_answer():
     pool = Pool(passage for n in range(30) for question in answerable(n) for passage in question.evidence)
     rng = random.Random(0)
     rows = [assemble(q, pool, rng, 0.3, Shape(near=True)) for n in range(30) for q in answerable(n)]
     made = [row for row in rows if row]
     others = [len(row["passages"]) - len(row["gold"]) for row in made]
-    assert {0, 1} == {n for n, row in zip(others, made, strict=True) if row["gold"]}
+    assert {0, 1, 2} == {n for n, row in zip(others, made, strict=True) if row["gold"]}
     silent = [n for n, row in zip(others, made, strict=True) if row["answer"] == DECLINE]
-    assert set(silent) == {1, 2}  # where the evidence is taken away, another passage stands in its place
+    assert set(silent) == {1, 2, 3}  # where the evidence is taken away, another passage stands in its place
 
 
 def test_every_sentence_cites_the_passage_it_shares_most_with():
@@ -123,6 +123,9 @@ def test_every_sentence_cites_the_passage_it_shares_most_with():
         ("Who was the king of Marn?", "Ilvane", "Ilvane was the king of Marn."),
         ("What is the capital of Temeria?", "Vizima", "The capital of Temeria is Vizima."),
         ("When was the bridge built?", "1260", "The bridge was built in 1260."),
+        ("When was the bridge built?", "In 1260", "The bridge was built in 1260."),
+        ("Where was the sword found?", "Near Marn", "The sword was found near Marn."),
+        ("Where was the inn built?", "Inverness", "The inn was built in Inverness."),
         ("Who did Ilvane marry?", "Tobiah", "Tobiah"),
         ("What was the earthquake named?", "Marn's", "Marn's"),
         ("How many mules?", "eleven", "eleven"),
@@ -153,6 +156,18 @@ def test_builders_read_what_their_sets_look_like():
     assert spoke[1].answer == "It is s1." and "The thing is s1." in spoke[1].evidence[0][1]
 
 
+def test_the_evidence_is_where_the_answer_is_about_the_question():
+    early = "A network of two roads leads to Marn. " + "The neighbours liked the beasts very much indeed. " * 30
+    text = early + "Tobiah kept two mules behind the mill. " + "People wade since then. " * 9
+    row = {"context": text, "title": "T", "question": "How many mules did Tobiah keep?", "answers": ["two"]}
+    (made,) = questions([row], "short", random.Random(0))
+    assert made.anchors == ("Tobiah kept two mules behind the mill.",)
+    got = assemble(made, Pool([("Bees", "Bees are kept.")]), random.Random(0), 0.0, Shape())
+    assert got and "Tobiah kept two mules" in got["passages"][got["gold"][0] - 1][1]
+    (made,) = questions([{**row, "question": "How many roads lead to Marn?"}], "short", random.Random(0))
+    assert made.anchors == ("A network of two roads leads to Marn.",)  # “two” begins inside “network”
+
+
 def test_copied_answers_stand_word_for_word_in_the_passage_they_cite():
     passages = [(PEOPLE[n % 10], facts(n).replace("the bridge", f"the old bridge of Xan{n}heim")) for n in range(40)]
     rows = list(copies(passages, 120, "copy", random.Random(0), Shape()))
@@ -167,7 +182,7 @@ def group(id: str, passages: list[tuple[str, str, int]]) -> dict[str, Any]:
         {"heading": h, "text": t, "spans": [[0, len(t)]], "labels": [label]} for h, t, label in passages]}  # fmt: skip
 
 
-def test_codex_questions_stand_among_what_retrieval_brings(tmp_path: Path):
+def test_own_questions_stand_among_what_retrieval_brings(tmp_path: Path):
     one = {"id": "a", "question": "Who ruled Marn?", "answers": ["Ilvane"], "answer": "Ilvane ruled it."}
     talk = {"id": "t", "turns": [{**one, "rewrite": "Who ruled Marn?"},
                                  {**one, "question": "And who before her?", "rewrite": "Who ruled Marn before Ilvane?",
@@ -176,11 +191,13 @@ def test_codex_questions_stand_among_what_retrieval_brings(tmp_path: Path):
              "correction": "She did not: she ruled it."}  # fmt: skip
     silent = {"id": "s", "question": "Who shot first?", "decline": True, "reason": "other universe"}
     gold, other, maybe = ("Marn", "Ilvane ruled Marn.", 1), ("Bees", "Bees are kept.", 0), ("X", "Ilvane sang.", -1)
-    groups = [group(id, [other, gold, maybe]) for id in ("a", "t-0", "t-1", "f")] + [group("s", [other])]
-    for name, lines in (("q", [one, talk, false, silent, {**one, "id": "unknown"}]), ("g", groups)):
+    both = {**one, "id": "b", "answers": ["Ilvane + Maruk"]}
+    groups = [group(id, [other, gold, maybe]) for id in ("a", "t-0", "t-1", "f", "b")] + [group("s", [other])]
+    for name, lines in (("q", [one, talk, false, silent, both, {**one, "id": "unknown"}]), ("g", groups)):
         (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    made = list(codex_questions(tmp_path / "q", tmp_path / "g", "codex"))
-    assert [len(q.turns) for q in made] == [1, 1, 3, 1, 1, 1]
+    made = list(own_questions(tmp_path / "q", [tmp_path / "g"], "codex"))
+    assert [len(q.turns) for q in made] == [1, 1, 3, 1, 1, 1, 1]
+    assert made[6].answers == ("Ilvane + Maruk",)  # half of a list is not the answer
     assert made[3].turns == (("user", "Who ruled Marn before Ilvane?"),) and made[3].answer == made[2].answer
     assert made[4].answer == false["correction"] and not made[4].can_miss and made[4].evidence
     assert made[5].answer == DECLINE and not made[5].evidence
@@ -229,6 +246,10 @@ def test_the_whole_recipe_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
         cited = {int(n) for n in re.findall(r"\[(\d+)\]", row["answer"])}
         assert cited <= set(range(1, len(row["passages"]) + 1)) and (cited or row["answer"] == DECLINE)
         assert row["turns"][-1][0] == "user"
+        if row["kind"] == "copy":
+            assert all(split_of(heading.split(" › ")[0]) == "train" for heading, _ in row["passages"])
+        if row["kind"] == "yes/no":
+            assert row["answers"] == ([] if row["answer"] == DECLINE else ["Yes"])
 
 
 def test_the_decline_is_the_one_that_the_decoder_knows():

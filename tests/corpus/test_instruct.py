@@ -487,7 +487,7 @@ def test_ctrl_c_ends_at_once_and_cleanly(stub: Stub, folder: Path, tmp_path: Pat
     while not stub.bodies and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=10)
+    _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in error and "run the same command" in error
 
 
