@@ -9,8 +9,8 @@ _TEXT = """
 <h2>What this is</h2>
 <p>A chat that answers questions about the world of the Witcher (the books, the games, the series) and shows where every
 sentence comes from. What its archives do not hold, it declines to answer.</p>
-<p>Nothing in it is a borrowed model. Learned word vectors and a BERT-style encoder find the passages and a decoder,
-Cirilla, reads them; all are written in plain PyTorch and were trained from scratch.</p>
+<p>Nothing in it is a borrowed model. Learned word vectors find the passages, a BERT-style encoder reads and ranks them,
+and a decoder, Cirilla, drafts the answer; all are written in plain PyTorch and were trained from scratch.</p>
 <h2>How an answer comes about</h2>
 <ol>
 <li>A follow-up such as “And her mother?” is completed from the conversation; misspelt names are mended.</li>

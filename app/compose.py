@@ -27,12 +27,14 @@ from retrieval.words import without_note
 Length = Literal["short", "normal", "long"]
 
 RELEVANT = 0.15  # a draft's sentence must rest on evidence whose share is at least this part of the best one's
+YES = 0.4  # share of a sentence from which "yes" may stand before it
 SECOND = 0.35  # an infobox row this near to the best sentence may be the answer in its place
 LEAD = 3  # sentences of an article's lead in a portrait
 SAME = 0.6  # share of a sentence's words that another may hold before it says nothing new
 SIDE = 0.5  # a telling is set beside another only when its best sentence has this part of the best one's share
 NAMED = frozenset({"person", "place", "time", "count"})  # kinds of question that a name or a number answers
 ITEMS = 3  # values of an infobox row from which they are set as a list
+_PRONOUN = re.compile(r"\b(?:he|him|his|she|hers?|it|its|they|them|their)\b")
 PRONOUN_START = re.compile(r"^(?:he|she|it|they|his|her|their|its|this|these|both)\b", re.I)
 OTHERWISE = "The archives tell it differently: "
 TELLINGS = {"books": "In the books", "games": "In the games", "tv": "In the series"}
@@ -107,12 +109,16 @@ class Composer:
     def keep(self, claim: str, hit: Hit, checked: support.Verdict) -> str:
         """Take a checked sentence into the answer, unless it is beside the point or has been said; the text shown."""
         inside = [
-            e.share
-            for e in self.best
-            if e.passage.id == hit.passage.id and e.start >= checked.start and e.end <= checked.end
+            e for e in self.best if e.passage.id == hit.passage.id and e.start >= checked.start and e.end <= checked.end
         ]
-        if not inside or max(inside) < RELEVANT * self.best[0].share:
+        if not inside or max(e.share for e in inside) < RELEVANT * self.best[0].share:
             return ""
+        # The check compares names, and a pronoun is none: "she plays him" would pass for "she plays Visenna".
+        said = hit.passage.text[checked.start : checked.end]
+        if not set(_PRONOUN.findall(claim.lower())) <= set(_PRONOUN.findall(said.lower())):
+            return ""
+        if self.question.kind in ("time", "place", "count") and not any(e.type for e in inside):
+            return ""  # where she was born is not how
         if {word.stem for word in content(claim)} <= stems(self.question.text):  # the question over again
             return ""
         if any(support.claim_of(sentence.text).rstrip(".!? ") == claim.rstrip(".!? ") for sentence in self.sentences):
@@ -131,6 +137,10 @@ class Composer:
             return None
         self._cite(self.best[0].hit, self.best[0].start, self.best[0].end)
         return self.citations[0]
+
+    def again(self) -> None:
+        """The decoder tries once more: what was refused is forgotten."""
+        self._refused = False
 
     def refuse(self) -> None:
         """A sentence of the draft failed: the best evidence takes its place."""
@@ -208,6 +218,8 @@ class Composer:
         about = self.question.text, best.passage.title, best.text
         if self.question.kind == "yesno":
             said = verdict.word(*about)
+            if said == "Yes" and best.share < YES:  # beside the point, a sentence denies nothing
+                return ""
             return f"{said}: " if said else ""
         if self.question.kind != "definition" and verdict.contradicts(*about):
             self.corrected = True

@@ -15,7 +15,6 @@ those of ``corpus/questions`` (``evidence``, ``article``, ``rewrite``, ``type``,
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -176,8 +175,7 @@ def holds(said: str, aliases: Sequence[str]) -> bool:
 @lru_cache(maxsize=1 << 14)
 def plain(text: str) -> str:
     """The words of a text between single spaces, one at either end."""
-    # A possessive is no part of a name: "Ciri's" says "Ciri".
-    return words.plain(re.sub(r"['’‘ʼ`]s\b", "", text, flags=re.I))
+    return words.plain(text)
 
 
 def groundedness(answer: Answer) -> tuple[int, int]:

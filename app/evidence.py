@@ -31,7 +31,7 @@ from typing import Protocol
 
 import numpy as np
 
-from app.lexicon import ALTERNATIVES, KIND_LABELS
+from app.lexicon import ALTERNATIVES, INVERSE, KIND_LABELS
 from app.question import Question, Term
 from app.text import Word, stem, stems, words
 from corpus.chunk import sentences
@@ -41,6 +41,7 @@ from retrieval.search import Hit
 
 ENCODED = 300  # sentences that are compared through the encoder: the best by words alone, and mostly all of them
 UNKNOWN_NAME = 0.25  # factor on the confidence
+UNTYPED = 0.3  # likewise, where a number is asked for and there is none
 PORTRAIT = 0.9  # confidence in a portrait of something that has an article of its own
 MAX_WORDS = 60  # a longer sentence is a list or a quotation gone wrong and makes a poor answer
 
@@ -62,15 +63,25 @@ _REASON = re.compile(
     re.I,
 )
 _AMOUNT = re.compile(r"\b(?:both|none|no|single|dozens?|hundreds?|thousands?|several|half|twice|pair|once)\b", re.I)
+# The world has users, assistants and rules of its own: "the user of the lamp", "the assistant of the physician".
 _INSTRUCTION = re.compile(
-    r"\b(?:ignore|disregard|forget|override)\b.{0,40}\b(?:instructions?|prompts?|rules?|guidelines|everything|above)\b"
+    r"\b(?:ignore|disregard|forget|override)\b.{0,40}\b(?:instructions?|prompts?|guidelines|above)\b"
+    r"|(?:^|[.!?:;,\n])\W{0,9}(?:(?:please|now|and|then|just|you (?:must|should))\s+)*"
+    r"(?:ignore|disregard|forget|override)\b.{0,40}\b(?:rules?|everything)\b"
     r"|\bsystem prompt\b|\byou are (?:now|an? (?:ai|assistant|language model|chatbot))\b|\bas an ai\b"
-    r"|\b(?:you must|always|please|now) (?:answer|reply|respond|say|output|print|tell the user)\b"
-    r"|\bthe (?:user|assistant)\b"
+    r"|\b(?:you must|always|please|now) (?:answer|reply|respond|say|output|print)\b"
+    r"|\b(?:tell|inform|remind|convince) the user\b|\b(?:say|answer|reply|respond|write|print)\b.{0,60}\bto the user\b"
+    r"|\bthe assistant (?:must|should)\b|(?:^|[.!?\n])\W{0,9}(?:user|assistant):"
     r"|<\|[^|>]*\|>",
     re.I,
 )
+_WHOSE_CHILD = re.compile(
+    r"\bwhose\b|\b(?:(?:grand)?(?:son|daughter|child)|kid|mother|father|parent)\s+(?:of|to)\W*$", re.I
+)
 _WHO_VERB = re.compile(r"^\W*who\s+(\w+ed|\w+s|[a-z]+)\s+((?:[\w'’-]+\s*)+)", re.I)
+_YEAR_ASKED = re.compile(r"\b(?:what|which) (?:year|date)\b|\b(?:year|date) of\b", re.I)
+_NUMBER_ASKED = re.compile(r"\bhow (?:many|tall)\b|\bnumber of\b", re.I)
+_DIGIT = re.compile(r"\d")
 _HOW_MANY = re.compile(r"\bhow many\s+([^\W\d_]+)", re.I)
 _FACT = re.compile(r"^(?P<title>.+?) — (?P<label>[^:]{1,60}): (?P<values>.+?)\.?$", re.S)
 
@@ -229,7 +240,10 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
         coverage, named, matter, least = _coverage(question, held[at], title, heading, near, hit.passage.page)
         if fact and named == 0:
             continue  # a row about somebody else: Foltest's mother for whoever asks for Letho's
-        fits = _fact_fit(question, fact) if fact else _type_fit(question, text[start:end], cut[at], title)
+        if fact:
+            fits = _fact_fit(question, fact, own=bool(subject))
+        else:
+            fits = _type_fit(question, text[start:end], cut[at], title)
         if question.kind == "definition":
             # A portrait is the article's own lead, and in it the earlier sentence says more.
             is_lead = subject and not hit.passage.path
@@ -290,10 +304,16 @@ def _held(term: Term, here: set[str], title: set[str], heading: set[str], near: 
     return 0.3 if term.stem in near else 0.0
 
 
-def _fact_fit(question: Question, fact: FactLine) -> float:
-    """As ``_type_fit``, for an infobox row: its label must be what is asked, its value of the right kind."""
+def _fact_fit(question: Question, fact: FactLine, own: bool) -> float:
+    """As ``_type_fit``, for an infobox row: its label must be what is asked, its value of the right kind.
+
+    ``own``: the row stands in the article of somebody who was asked about.  There *mother* does not answer who the
+    daughter is; it does answer whose daughter she is herself.
+    """
     label = stems(fact.label)
     alike = {a for term in question.terms if not term.is_name for a in term.alternatives}
+    if own and not _WHOSE_CHILD.search(question.text):
+        alike -= {a for term in question.terms for a in INVERSE.get(term.stem, ())}
     if label & question.stems:
         fit = 1.0
     elif label & (alike | KIND_LABELS.get(question.kind, frozenset())):
@@ -397,8 +417,9 @@ def confidence(question: Question, found: Sequence[Evidence], calibration: Calib
     """How sure we may be that the best sentence answers the question, 0–1.
 
     A name that no passage of the archive holds counts against it beyond what was fitted: the dev questions hold a dozen
-    of those, too few to learn from, and nobody can answer about Gandalf.  Whoever asks for a portrait of something that
-    has an article gets its lead: there is nothing to weigh, and the dev questions hold but a handful of those.
+    of those, too few to learn from, and nobody can answer about Gandalf.  So does the lack of any number where one is
+    asked for.  Whoever asks for a portrait of something that has an article gets its lead: there is nothing to weigh,
+    and the dev questions hold but a handful of those.
     """
     if not found or not question.terms:
         return 0.0
@@ -407,7 +428,16 @@ def confidence(question: Question, found: Sequence[Evidence], calibration: Calib
     sure = 1 / (1 + math.exp(-max(-30.0, min(30.0, z))))
     if question.kind == "definition" and any(e.is_lead for e in found):
         sure = max(sure, PORTRAIT)
-    return sure * UNKNOWN_NAME if any(word[0].isupper() for word in question.unknown) else sure
+    if any(word[0].isupper() for word in question.unknown):
+        sure *= UNKNOWN_NAME
+    # A number is asked for, and neither of the two best sentences holds one.
+    if question.kind == "count" and _NUMBER_ASKED.search(question.text):
+        numbers = any(e.type for e in found[:2])
+    elif question.kind == "time" and _YEAR_ASKED.search(question.text):
+        numbers = any(_DIGIT.search(e.text) for e in found[:2])
+    else:
+        numbers = True
+    return sure if numbers else sure * UNTYPED
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,9 @@ Which name a turn leaves out is for ``app.carry`` to say; here it is put in its 
 
 * pronouns: "Where was she born?" → the last name that fits, put in the pronoun's place;
 * a bare addition: "And his mother?", "What about Yennefer?" → the same question about something else;
-* a bare request: "Why?", "Tell me more." → the last question, or its subject.
+* a bare request: "Why?", "Tell me more." → the last question with that question word, or its subject.
 
-A turn that names its own subject is left alone, so a change of topic does not drag the old one along.  Where nothing
-says which names are likely, the last one that fits is taken.
+A turn that names its own subject is left alone, so a change of topic does not drag the old one along.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from app.carry import Turn, proper_names
+from app.carry import Turn
 from app.text import STOPWORDS, words
 
 NamesIn = Callable[[str], list[str]]
@@ -40,19 +39,35 @@ _OWN_QUESTION = re.compile(
     r"|[,;:?!]\s+\w|\b(?:who|what|which|whose|whom)\b",
     re.I,
 )
-_BARE = re.compile(r"^\W*(?:and |but |so )*(why|how|when|where|how so|how come|why not|what for)\W*$", re.I)
+_BARE = re.compile(
+    r"^\W*(?:(?:and|but|so|ok(?:ay)?|then)\W+)*(why|how come|how|when|where|what for|in (?:what|which) \w+)"
+    r"(?:\W+(?:not|so|exactly|though|then|him|her|them|(?:is|was|s) (?:that|this)|did (?:that|this|it) happen"
+    r"|(?:did|does|do|would) (?:he|she|they) do (?:that|this|it|so)))*\W*$",
+    re.I,
+)
+_AUXILIARY = r"(?:did|does|do|is|are|was|were|has|have|had|can|could|will|would|must|should)\b"
+# What another question word takes the place of; "Who killed …" and "Who was …" would lose their subject.
+_ASKING = re.compile(
+    rf"^\W*(?:(?:(?:why|how|when|where|whom)\s+)?(?={_AUXILIARY})|(?:who|what)\s+(?=(?:did|does|do)\b))", re.I
+)
+_WHO = re.compile(rf"^\W*who\s+(?!{_AUXILIARY})", re.I)
 _MORE = re.compile(
     r"^\W*(?:(?:can you |please |could you )*(?:tell me more|say more|more|go on|continue|elaborate"
     r"|explain(?: more)?|more details?|anything else)"
     r"(?: about (?:it|that|this|him|her|them))?|what else)\W*(?:please)?\W*$",
     re.I,
 )
+_WORK = r"(?:(?:netflix(?:['’]s)?|television|tv|video|witcher) )*(?:books?|novels?|games?|series|show|saga)\b"
+_IN_WORK = (
+    r"(?:in|on|according to) (?:the )?(?:(?:first|second|third|last) )?"
+    rf"(?:{_WORK}(?! of\b)|(?:tv|television|netflix|witcher [123])\b)"
+)
+# "in the Thronebreaker game"; what asks or orders is a question of its own: "In what order should I read the books?"
+_NO_QUESTION = rf"(?!(?:wh\w+|how|tell|describe|explain|list|name|{_AUXILIARY})\b)"
 _CANON = re.compile(
-    r"^\W*(?:in|according to) (?:the )?.*\b(?:books?|novels?|games?|series|show|tv|netflix|saga)\b\W*$", re.I
+    rf"^\W*(?:{_IN_WORK}|(?:in|on|according to) (?:{_NO_QUESTION}[\w'’]+ ){{0,3}}{_WORK}|the {_WORK})\W*$", re.I
 )
-_TELLING = re.compile(
-    r"\s*\b(?:in|according to) (?:the )?(?:netflix |television |tv )?(?:books?|novels?|games?|series|show|saga)\b", re.I
-)
+_TELLING = re.compile(rf"\s*\b{_IN_WORK},?", re.I)
 _RELATION = re.compile(
     r"\b(?:mother|father|parents?|wife|husband|son|daughter|children|sister|brother|grand\w+|lovers?|mentor|teacher|"
     r"friends?|enem(?:y|ies)|horse|ruler|king|queen|leader|killer|creator|author)\b",
@@ -66,48 +81,22 @@ _BARE_WORDS = (
 _NOT_HERS = STOPWORDS - {"own", "most", "will"} | set(_BARE_WORDS.split())
 _PREPOSITION = re.compile(r"(?:in|on|at|by|from|for|with|after|before|during|to|of)\b", re.I)
 _PERSONS = ("he", "she")
-_CITATION = re.compile(r"\s*\[\d+\]")
 READINGS = 3  # a follow-up is tried with, at most
 UNLIKELY = 0.05  # probability under which a reading is not tried
-SHORT_ANSWER = 12  # words: an answer no longer than this is taken to name what was asked for
 
 
-def _candidates(history: Sequence[Turn], names_in: NamesIn, prefer_topic: bool) -> list[str]:
-    """Names that a pronoun may stand for, the likeliest first."""
-    out: list[str] = []
-    for question, answer, *_ in reversed(history[-3:]):
-        asked = names_in(question)
-        plain = _CITATION.sub("", answer).strip()
-        told = names_in(plain)[:3]
-        is_short = len(plain.split()) <= SHORT_ANSWER or (
-            plain[:60].find(".") != -1 and len(plain.split(".")[0].split()) <= 4
-        )
-        asks_name = re.match(r"\W*(?:who|what|which|whose|whom)\b", question, re.I) is not None
-        focus = [name for name in told if name not in asked][:1] if asks_name and is_short and asked else []
-        out += asked + focus if prefer_topic else focus + asked
-        out += told
-    return list(dict.fromkeys(out))
-
-
-def _fitting(candidates: Sequence[str], pronoun: str, gender_of: GenderOf) -> str | None:
-    """First candidate that the archive calls by this pronoun; else the first of unknown gender."""
-    genders = [(name, gender_of(name)) for name in candidates]
-    for wanted in (pronoun, ""):
-        for name, gender in genders:
-            if gender == wanted:
-                return name
+def _fits(gender: str, pronoun: str) -> bool:
+    """Whether a name of this gender, "" when unknown, may be called by the pronoun."""
     # "they" may be a people or a beast, and so may "it"; neither is one man or one woman.
-    return next((name for name, gender in genders if pronoun not in _PERSONS and gender not in _PERSONS), None)
+    return gender in (pronoun, "") or (pronoun not in _PERSONS and gender not in _PERSONS)
 
 
-def _fill_in(
-    text: str, own: Sequence[str], candidates: Sequence[str], spare: Sequence[str], gender_of: GenderOf
-) -> str:
+def _fill_in(text: str, own: Sequence[str], meant: str, spare: Sequence[str], gender_of: GenderOf) -> str:
     """Put names in the place of the pronouns, each name once: what follows in the same gender still points to it.
 
     Args:
         own: names in the text itself; a pronoun that stands after one may mean it.
-        spare: persons for a pronoun that no candidate fits, once one was put in: "how long did she outlive him".
+        spare: persons for a pronoun that ``meant`` does not fit, once that was put in: "how long did she outlive him".
     """
     placed: dict[str, str] = {}
 
@@ -125,7 +114,7 @@ def _fill_in(
         gender = _OWNER.get(pronoun) or _SUBJECT.get(pronoun) or "she"
         if gender in placed or is_own(gender, match.start()):
             return match[0]
-        name = _fitting([name for name in candidates if name not in placed.values()], gender, gender_of)
+        name = meant if meant not in placed.values() and _fits(gender_of(meant), gender) else None
         if name is None and gender in _PERSONS:
             others = (name for name in spare if name not in placed.values())
             name = next((name for name in others if gender_of(name) == gender), None)
@@ -135,62 +124,48 @@ def _fill_in(
         return f"{name}'s" if owns else name
 
     filled = _PRONOUN.sub(replace, text)
-    if spare and not set(candidates) & set(placed.values()):
-        return _fill_in(text, own, candidates, (), gender_of)
+    if spare and meant not in placed.values():
+        return _fill_in(text, own, meant, (), gender_of)
     return filled
-
-
-def standalone(
-    question: str,
-    history: Sequence[Turn] = (),
-    names_in: NamesIn = proper_names,
-    gender_of: GenderOf = lambda name: "",
-    candidates: Sequence[str] | None = None,
-) -> str:
-    """The question as someone would ask it who had said nothing before.  Without history it is returned as it is.
-
-    Args:
-        candidates: names that may be meant, the likeliest first; None: the last ones that were named.
-    """
-
-    return _complete(question, history, names_in, gender_of, candidates)[0]
 
 
 def _complete(
     question: str,
-    history: Sequence[Turn],
+    last: str,
     names_in: NamesIn,
     gender_of: GenderOf,
-    candidates: Sequence[str] | None,
-    spare: Sequence[str] = (),
+    meant: str,
+    spare: Sequence[str],
 ) -> tuple[str, bool]:
-    """``standalone``, and whether it is sure to leave nothing out, as the last question asked of another name."""
-
-    def meant(prefer_topic: bool) -> Sequence[str]:
-        return _candidates(history, names_in, prefer_topic) if candidates is None else candidates
-
+    """The question as someone would ask it who had not asked the ``last`` one, where it leaves out the name ``meant``
+    ("" for none); and whether it is sure to leave nothing out, as the last question asked of another name."""
     text = question.strip()
-    if not history or not text:
-        return text, True
-    last = history[-1][0].strip()
     if bare := _BARE.match(text):
-        return f"{last} {bare[1].capitalize()}?", False
-    if _CANON.match(_ADDITION.sub("", text)):
-        telling = _ADDITION.sub("", text).strip().rstrip("?.! ")
-        return f"{_TELLING.sub('', last).rstrip(' ?.!')} {telling}?", True
+        word = "Why" if bare[1].casefold() in ("how come", "what for") else bare[1].capitalize()
+        return _asked_with(word, last, gender_of, meant), False
     if _MORE.match(text):
-        topic = meant(prefer_topic=True)
-        return (f"Tell me about {topic[0]}." if topic else last), False
+        return (f"Tell me about {meant}." if meant else last), False
 
     addition = _ADDITION.match(text)
     rest = text[addition.end() :] if addition else text
+    if _CANON.match(rest):
+        telling, untold = rest.strip().rstrip("?.! "), _TELLING.sub("", last).strip(" ?.!")
+        is_work = telling[:4].casefold() == "the "
+        # "Who wrote the books?  And the games?" asks about the games themselves.
+        if not (is_work and re.search(_WORK, untold, re.I)):
+            return f"{untold[:1].upper()}{untold[1:]}{' in' if is_work else ''} {telling}?", True
     own = names_in(rest)
     points = not _EMPTY_IT.search(rest) and _PRONOUN.search(rest) is not None
-    if points:
-        rest = _fill_in(rest, own, meant(prefer_topic=bool(addition)), spare, gender_of)
+    if points and meant:
+        rest = _fill_in(rest, own, meant, spare, gender_of)
     if addition and len(words(rest)) <= 8 and not _OWN_QUESTION.search(rest):
         return _same_question(last, rest.strip().rstrip("?.! "), names_in, gender_of, bool(own) and not points)
     return (rest[:1].upper() + rest[1:] if addition else rest), False
+
+
+def asks_for_more(text: str) -> bool:
+    """Whether a turn only wants to hear more of what the last one was about."""
+    return _MORE.match(text) is not None
 
 
 def readings(
@@ -206,6 +181,7 @@ def readings(
     the evidence find by it what was meant.  Which reading holds is for the archives to say.
 
     Args:
+        history: the turns before it, one at least.
         likely: names and their probabilities, best first; "" for none (``app.carry.likely``).
     """
     out: dict[str, float] = {}
@@ -213,12 +189,25 @@ def readings(
     for name, probability in likely[:READINGS]:
         if probability < UNLIKELY and out:
             break
-        meant = [name] if name else []
-        text, is_complete = _complete(question, history, names_in, gender_of, meant, spare if name else ())
+        text, is_complete = _complete(question, history[-1][0].strip(), names_in, gender_of, name, spare)
         if name and not is_complete and name.casefold() not in text.casefold():
             text = f"{text.rstrip(' ?.!')} {name}?"
         out[text] = out.get(text, 0.0) + probability
     return list(out.items())
+
+
+def _asked_with(word: str, last: str, gender_of: GenderOf, meant: str) -> str:
+    """The last question with another question word, in front, where it says what is asked for: "Did Orsolya flee?" …
+    "Why?" asks "Why did Orsolya flee?"; after "Who raised Orsolya?", "Why: who raised Orsolya?" """
+    last = re.sub(r"^(?:why|how|when|where|in wh\w+ \w+): ", "", last, flags=re.I).strip(" ?.!")
+    if asking := _ASKING.match(last):
+        rest = last[asking.end() :]
+        return f"{word} {rest[:1].lower()}{rest[1:]}?"
+    is_answer = meant and meant.casefold() not in last.casefold() and gender_of(meant) in (*_PERSONS, "")
+    if is_answer and (who := _WHO.match(last)):
+        return f"{word}: {meant} {last[who.end() :]}?"
+    begins = words(last)[:1]
+    return f"{word}: {last[:1].lower() if begins and begins[0].is_stop else last[:1]}{last[1:]}?"
 
 
 def _same_question(last: str, about: str, names_in: NamesIn, gender_of: GenderOf, is_name: bool) -> tuple[str, bool]:

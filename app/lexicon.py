@@ -117,6 +117,17 @@ payment: price reward pay
 pub: tavern inn
 peddler: pedlar merchant
 mean: meaning stand name
+translate: mean meaning name word
+bird: owl raven kestrel crow falcon hawk
+money: coin currency
+perfume: scent smell fragrance
+smell: scent perfume odour
+height: tall feet
+big: tall feet size large
+largest: biggest big
+charge: govern lead command rule
+afraid: fear
+replace: successor succeed instead
 """
 
 ALTERNATIVES: dict[str, frozenset[str]] = {
@@ -125,12 +136,73 @@ ALTERNATIVES: dict[str, frozenset[str]] = {
 }
 """Stem of a question's word → stems of the words that may answer to it."""
 
+_EVERYDAY = """
+father: dad daddy papa pa
+mother: mum mummy mom mommy mama ma
+grandmother: grandma granny nana
+grandfather: grandpa granddad
+child: kid
+children: kids
+brother: bro
+sister: sis
+husband: hubby
+wife: missus wifey
+lover: girlfriend boyfriend gf bf
+betrothed: fiance fiancé fiancee fiancée
+friend: buddy pal bestie bff
+friends: buddies pals
+man: guy dude bloke
+men: guys dudes blokes
+woman: gal chick
+villain: baddie
+largest: biggest
+smallest: tiniest
+latest: newest
+film: movie flick
+films: movies flicks
+episode: ep
+episodes: eps
+season: ssn
+money: cash
+pay: salary
+inn: pub
+drink: booze
+nickname: moniker
+birth: birthday bday
+born: birthplace
+what: wat wut wot
+which: wich whch
+you: u
+are: r
+because: cuz coz cos
+want: wanna
+going: gonna
+nothing: nothin nuthin
+real: irl
+"""
+EVERYDAY: dict[str, str] = {
+    word: head.strip()
+    for head, tail in (line.split(":") for line in _EVERYDAY.strip().splitlines())
+    for word in tail.split()
+}
+"""What people type → the word that an encyclopaedia uses for it."""
+
 _KINDS = (
     "year date time name kind type sort person people character place thing number colour color reason way purpose "
     "role story book novel game series show tv netflix happen"
 )
 KIND_WORDS = frozenset(stem(word) for word in _KINDS.split())
 """Nouns that only say what kind of answer is wanted; a sentence need not repeat them."""
+
+_ELDERS, _YOUNGERS = (
+    frozenset(stem(word) for word in side.split())
+    for side in (
+        "mother mum mom father dad parent grandmother grandfather grandparent aunt uncle",
+        "daughter son kid child offspring children granddaughter grandson grandchild niece nephew",
+    )
+)
+INVERSE: dict[str, frozenset[str]] = dict.fromkeys(_ELDERS, _YOUNGERS) | dict.fromkeys(_YOUNGERS, _ELDERS)
+"""Relations that are the same seen from the other end, which is another person's: a *mother* is no *daughter*."""
 
 KIND_LABELS: dict[str, frozenset[str]] = {
     kind: frozenset(stem(word) for word in labels.split())

@@ -1,7 +1,8 @@
 """From a question to an answer that shows its sources.
 
-``Pipeline.stream`` reads top to bottom as the design's picture does: question → stand-alone question → search →
-evidence → enough? → draft, sentence by sentence, each checked against its passage before anyone sees it → answer.
+``Pipeline.stream`` reads top to bottom as docs/pictures/how-it-works.svg does: question → stand-alone question →
+search → evidence → enough? → draft, sentence by sentence, each checked against its passage before anyone sees it →
+answer.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import copy
 import math
 import re
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from app import carry, followup, smalltalk, support
 from app import evidence as ev
@@ -20,7 +21,7 @@ from app.carry import Turn
 from app.compose import Composer, Length
 from app.errors import NothingIndexed
 from app.known import Known
-from app.question import Question, Vocabulary, analyse, core
+from app.question import Question, Vocabulary, analyse, bookish, core
 from app.settings import Settings
 from app.text import clip
 from corpus.chunk import trim
@@ -62,6 +63,7 @@ class Reader(Protocol):
         history: Sequence[tuple[str, str]] = (),
         max_new_tokens: int = 96,
         trace: list[TracedToken] | None = None,
+        copying: bool = False,
     ) -> Iterator[str]: ...
 
 
@@ -106,7 +108,7 @@ class Pipeline:
         return cls(settings, store, Searcher(store, index, encoder, second=second), encoder, reader)
 
     def ask(self, question: str, history: Sequence[Turn] = (), canon: str | None = None) -> Answer:
-        """The answer to a question; ``history`` holds earlier (stand-alone question, answer) pairs, oldest first."""
+        """The answer to a question; ``history`` holds the earlier turns, oldest first."""
         for event in self.stream(question, history, canon):
             if isinstance(event, Final):
                 return event.answer
@@ -143,21 +145,23 @@ class Pipeline:
             yield Final(Answer(asked, asked, said, True, 0.0, (), clock.done(), "evidence", note))
             return
         if first := smalltalk.first_question(asked):
-            asked, note = first, smalltalk.MANY
+            asked, note = first, f"{note} {smalltalk.MANY}".strip()
 
         yield Status("Searching the archives")
         readings = self.readings(asked, history)
         clock.lap("rewrite")
-        weighed = []
+        weighed: list[_Weighed] = []
         for reading, probability in readings:
-            weighed.append((self._weigh(reading, canon, clock), probability))
-            if probability * weighed[-1][0][3] > ENOUGH:
+            weighed.append(self._weigh(reading, probability, canon, clock))
+            if probability * weighed[-1].sure > ENOUGH:
                 break
-        # What a follow-up leaves out is for the archives to say too: they answer the right reading better.
-        (understood, hits, best, sure), _ = max(
-            weighed, key=lambda w: math.log(max(w[0][3], 1e-6)) + LIKELY * math.log(max(w[1], 1e-6))
-        )
+        # Which reading was meant?  Mostly the one that the archives answer best; how likely it is counts besides.
+        understood, hits, best, sure, _ = max(weighed, key=_Weighed.likelihood)
         alone = understood.text
+        if history and followup.asks_for_more(asked):
+            told = "\n".join(turn[1] for turn in history)
+            best = [e for e in best if e.text not in told] or best
+            length = "long" if length == "normal" else length
         writer = Composer(understood, best, length)
         if sure < self.settings.threshold:
             yield Final(_silent(asked, alone, note, sure, hits, best, clock, understood, writer.closest()))
@@ -168,7 +172,8 @@ class Pipeline:
         read: list[Hit] = []
         excerpts: list[str] = []
         traced: list[TracedToken] = []
-        if not writer.short_answer() and self.reader is not None:
+        # A drafted sentence would stand where yes or no is to be said, or where a portrait takes several.
+        if not writer.short_answer() and self.reader is not None and understood.kind not in ("yesno", "definition"):
             yield Status("Reading the passages")
             read = _reading_list(best, hits, passages or self.settings.passages)
             words = self.reader.room // len(read)
@@ -178,28 +183,28 @@ class Pipeline:
         clock.lap("check")
         yield Final(
             Answer(
-                asked,
-                alone,
-                joined(writer.sentences),
-                False,
-                sure,
-                tuple(writer.citations),
-                clock.done(),
-                self.reader.name if writer.drafted and self.reader is not None else "evidence",
-                note,
-                tuple(writer.sentences),
-                tuple(hits),
-                tuple(best),
-                tuple(read),
-                tuple(excerpts),
-                tuple(traced),
+                question=asked,
+                standalone_question=alone,
+                answer=joined(writer.sentences),
+                abstained=False,
+                confidence=sure,
+                citations=tuple(writer.citations),
+                timings=clock.done(),
+                generator=self.reader.name if writer.drafted and self.reader is not None else "evidence",
+                note=note,
+                sentences=tuple(writer.sentences),
+                hits=tuple(hits),
+                evidence=tuple(best),
+                read=tuple(read),
+                excerpts=tuple(excerpts),
+                tokens=tuple(traced),
                 corrected=writer.corrected,
             )
         )
 
     def understand(self, question: str, canon: str | None, clock: _Clock | None = None) -> tuple[Question, list[Hit]]:
         """A stand-alone question, its names spelt right, and the passages that may answer it, best first."""
-        question = core(question, lambda part: bool(self.known.mentions(part)))
+        question = bookish(core(question, lambda part: bool(self.known.mentions(part))), self.vocabulary)
         found = self.search(question, self.settings.candidates, canon)
         if clock is not None:
             clock.lap("search", second=found.timings.get("second", 0.0))
@@ -208,19 +213,19 @@ class Pipeline:
         understood = analyse(question, self.searcher.names, self.vocabulary)
         return understood, self._with_facts(understood, found.hits, canon)
 
-    def _weigh(
-        self, question: str, canon: str | None, clock: _Clock
-    ) -> tuple[Question, list[Hit], list[ev.Evidence], float]:
-        """One reading of the question: understood, its passages, their sentences best first, and the confidence."""
+    def _weigh(self, question: str, probability: float, canon: str | None, clock: _Clock) -> _Weighed:
+        """One reading of the question with what the archives say to it."""
         understood, hits = self.understand(question, canon, clock)
         clock.lap("search")
         best = ev.find(understood, hits, self.encoder)
         sure = ev.confidence(understood, best)
         clock.lap("evidence")
-        return understood, hits, best, sure
+        return _Weighed(understood, hits, best, sure, probability)
 
     def readings(self, question: str, history: Sequence[Turn]) -> list[tuple[str, float]]:
         """The question as it would be asked without the turns before it, and how likely each reading is."""
+        # "And Yennefer?" after a word of thanks is about what was asked before it.
+        history = [turn for turn in history if smalltalk.reply(turn[0]) is None]
         if not history:
             return [(question, 1.0)]
         likely = carry.likely(question, history, self.known)
@@ -246,6 +251,7 @@ class Pipeline:
                 [page, canon is None, canon or ""],
             )
             more += self.store.passages(row["id"] for row in rows if row["id"] not in have)
+        # Nobody found them: they rank behind whatever the search did find.
         lowest = min((hit.score for hit in hits), default=0.0)
         added = [Hit(passage, lowest / 2) for passage in more]
         return [*hits, *self.searcher.read(question.text, added)]
@@ -259,40 +265,65 @@ class Pipeline:
         traced: list[TracedToken],
         clock: _Clock,
     ) -> Iterator[Event]:
-        """Let the decoder write; keep each sentence that its passage bears."""
+        """Let the decoder write; keep each sentence that its passage bears.
+
+        Where nothing could be kept because it was not borne, it writes once more, in the passages' own words alone.
+        """
         assert self.reader is not None
         shown = [(hit.passage.heading, excerpt) for hit, excerpt in zip(read, excerpts, strict=True)]
-        tail, begun, told = "", False, 0
-        for piece in self.reader.stream(question, shown, (), self.settings.max_new_tokens, traced):
-            if not begun:
-                clock.mark("first_token")
-                begun = True
-            complete, tail = support.split(tail + piece, finished=False)
-            for sentence in complete:
-                yield from self._keep(sentence, read, writer, _sureness(traced[told:]))
-            told = len(traced) if complete else told
-        for sentence in support.split(tail)[0]:
-            yield from self._keep(sentence, read, writer, _sureness(traced[told:]))
+        begun = False
+        for copying in (False, True):
+            writer.again()
+            traced.clear()  # who looks inside sees the last draft
+            borne, tail, told = True, "", 0
+            # No history: the question stands alone by now.
+            for piece in self.reader.stream(question, shown, (), self.settings.max_new_tokens, traced, copying):
+                if not begun:
+                    clock.mark("first_token")
+                    begun = True
+                complete, tail = support.split(tail + piece, finished=False)
+                for sentence in complete:
+                    borne &= yield from self._keep(sentence, read, writer, _sureness(traced[told:]))
+                told = len(traced) if complete else told
+            for sentence in support.split(tail)[0]:
+                borne &= yield from self._keep(sentence, read, writer, _sureness(traced[told:]))
+            if borne or writer.drafted:
+                break
         clock.lap("draft")
 
     @staticmethod
-    def _keep(sentence: str, read: Sequence[Hit], writer: Composer, sureness: float) -> Iterator[Event]:
-        if support.claim_of(sentence) == SILENT:
-            return
+    def _keep(sentence: str, read: Sequence[Hit], writer: Composer, sureness: float) -> Generator[Event, None, bool]:
+        """Take a sentence into the answer if it may; whether its passage bears it."""
+        if support.claim_of(sentence) == SILENT or not support.has_words(sentence):
+            return True
         verdict = support.check(sentence, [hit.passage for hit in read])
         # A passage bears many a sentence that does not answer the question: whether one does, the decoder's own
         # probabilities tell best.
         trusted = verdict.ok and sureness >= SURE
         if trusted and (kept := writer.keep(support.claim_of(sentence), read[verdict.passage], verdict)):
             yield Draft(kept)
-        elif support.has_words(sentence):
+        else:
             writer.refuse()
+        return verdict.ok
 
 
 def _sureness(tokens: Sequence[TracedToken]) -> float:
     """Geometric mean of the probabilities of what was just written; 1 where the decoder tells none."""
     logs = [math.log(max(token.probability, 1e-9)) for token in tokens]
     return math.exp(sum(logs) / len(logs)) if logs else 1.0
+
+
+class _Weighed(NamedTuple):
+    """A reading of the question: its passages, their sentences best first, the confidence, how likely it was meant."""
+
+    question: Question
+    hits: list[Hit]
+    best: list[ev.Evidence]
+    sure: float
+    probability: float
+
+    def likelihood(self) -> float:
+        return math.log(max(self.sure, 1e-6)) + LIKELY * math.log(max(self.probability, 1e-6))
 
 
 class _Clock:

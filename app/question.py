@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from app.lexicon import ALTERNATIVES, KIND_WORDS
+from app.lexicon import ALTERNATIVES, EVERYDAY, KIND_WORDS
 from app.text import Word, content, forms, words
 from corpus import canon
 from corpus.store import Store, fold
@@ -23,37 +23,62 @@ from retrieval.words import bare, clean, split
 
 Kind = Literal["person", "time", "place", "count", "reason", "manner", "yesno", "definition", "thing"]
 
-_YES_OR_NO = r"(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would)\b"
+# "Isn't", "didnt": what is asked is the same.
+_YES_OR_NO = r"(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would)(?:n['’]?t)?\b"
 # "In the show, do mages …": what comes before says where or when, not what is asked.
 _SETTING = re.compile(
     rf"^\W*(?:in|on|at|during|after|before|if|when|since)\b[^?,:]{{1,80}}[,:]?\s+(?={_YES_OR_NO})", re.I
 )
-_QUESTION_WORD = re.compile(r"\b(?:who|whom|whose|what|which|when|where|why|how)\b", re.I)
+_QUESTION_WORD = re.compile(r"\b(?:whom|whose|which|(?:who|what|when|where|why|how)(?:['’]?s)?)\b", re.I)
 _KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
-    ("count", re.compile(r"\bhow (?:many|much|old|long|tall|far|big|large|often)\b|\bwhat (?:number|age)\b", re.I)),
-    ("time", re.compile(r"\bwhen\b|\b(?:what|which|in what|in which) (?:year|date|century|day|month)\b", re.I)),
+    (
+        "count",
+        re.compile(
+            r"\bhow (?:many|much|old|long|tall|far|big|large|often)\b|\bwhat (?:number|age)\b"
+            r"|^\W*(?:the )?number of\b",
+            re.I,
+        ),
+    ),
+    (
+        "time",
+        re.compile(
+            r"\bwhen(?:['’]?s)?\b|\b(?:what|which|in what|in which) (?:year|date|century|day|month)\b"
+            r"|\b(?:year|date|day) of (?:birth|death|release|publication)\b|\b(?:birth|death|release) (?:year|date)\b",
+            re.I,
+        ),
+    ),
     (
         "place",
-        re.compile(r"\bwhere\b|\b(?:what|which) (?:city|town|country|kingdom|place|village|land|region)\b", re.I),
+        re.compile(
+            r"\bwhere(?:['’]?s)?\b|\b(?:what|which) (?:city|town|country|kingdom|place|village|land|region)\b", re.I
+        ),
     ),
     (
         "person",
         re.compile(
-            r"\bwho(?:m|se)?\b"
+            r"\bwho(?:m|se|['’]?s)?\b|^\W*(?:the )?(?:killer|murderer|slayer|author|actor|actress|ruler|leader) of\b"
             r"|\b(?:what|which) (?:person|sorceress|king|queen|witcher(?! (?:game|book|school))|actor)\b",
             re.I,
         ),
     ),
-    ("reason", re.compile(r"\bwhy\b|\bwhat (?:was|is) the reason\b|\bhow come\b", re.I)),
-    ("manner", re.compile(r"\bhow\b", re.I)),
-    ("yesno", re.compile(rf"^\W*{_YES_OR_NO}", re.I)),
+    (
+        "reason",
+        re.compile(
+            r"\bwhy(?:['’]?s)?\b|\breasons? (?:for|why)\b|\bwhat(?:['’]?s| was| is) the reason\b|\bhow come\b", re.I
+        ),
+    ),
+    ("manner", re.compile(r"\bhow(?:['’]?s)?\b|^\W*(?:the )?(?:\w+ )?way to\b", re.I)),
+    ("yesno", re.compile(rf"^\W*(?:(?:so|and|but|or|also|then|well|ok|okay)\W+)?{_YES_OR_NO}", re.I)),
 )
 _PORTRAIT = re.compile(
-    r"^\W*(?:(?:who|what)(?:['’]s| is| are| was| were)|(?:please )?(?:tell me|talk|know)\b.{0,20}\babout|describe"
-    r"|explain|define|what happened)\b",
+    r"^\W*(?:(?:who|what)(?:['’]?s| is| are| was| were)|(?:please )?(?:tell me|talk|know)\b.{0,20}\babout|describe"
+    r"|explain|define)\b",
     re.I,
 )
 
+
+# "Do you know who Letho is?"  "What year the battle was" asks for something else.
+_PORTRAIT_ENDS = re.compile(r"^\W*(?:who|what) .{1,60}\b(?:is|are|was|were)\W*$", re.I)
 
 # Several things are asked for.  Only the layout and the number of quotes hang on it.
 _LIST = re.compile(
@@ -122,6 +147,32 @@ def kind_of(text: str) -> Kind:
     return min(found)[2] if found else "thing"
 
 
+# "Hey Cirilla, could you please tell me who …": by its name, and politely.
+_CALLED = re.compile(
+    r"^\W*(?:(?:hey|hi|hello|ok|okay|dear|yo)\s+cirilla\b[\s,:;!.–—-]*|cirilla\s*[,:;!]\s*)(?=\w)"
+    r"|,\s*cirilla\s*(?=[?!.]*\s*$)",
+    re.I,
+)
+_POLITE = (
+    re.compile(
+        r"^\W*(?:please\W+)?(?:can|could|would|will) you (?:please )?(?=(?:tell|explain|describe|name|list)\b)", re.I
+    ),
+    re.compile(r"^\W*do you (?=know\b.{0,20}\babout\b)", re.I),
+    re.compile(
+        r"^\W*(?:please\W+)?(?:(?:tell|remind) (?:me|us)|do you (?:happen to )?(?:know|remember)|any idea|i wonder"
+        r"|(?:i|we)(?:['’]d| would) (?:like|love) to know|(?:i|we) (?:want|need) to know)\W+"
+        rf"(?={_QUESTION_WORD.pattern})",
+        re.I,
+    ),
+)
+# "… plz lol", "…, i mean", "…, i cant remember": what is typed behind a question.
+_AFTER = re.compile(
+    r"(?:[\s,;.!?()–—-]+(?:plz|pls|please|thx|thanks|ty|lol|lmao|haha+|hehe|btw|idk|tbh|imo"
+    r"|(?<=[,;.!?–—-] )(?:tho|though|again|exactly|anyone)"  # "does he trust anyone?" asks that
+    r"|i (?:mean|think|guess|forgot|forget|wonder)|i (?:can['’]?t|cannot|don['’]?t) (?:remember|recall|know)))+"
+    r"(?P<end>[\s?!.]*)$",
+    re.I,
+)
 _FIRST_PERSON = re.compile(r"\b(?:i|me|my|mine|we|us|our)\b", re.I)
 _CHAT = re.compile(
     r"^\W*(?:ok|okay|right|hey|hi|hello|so|well|thanks|thank you|cheers|btw|by the way|anyway|moving on|next"
@@ -129,7 +180,7 @@ _CHAT = re.compile(
     re.I,
 )
 _ASKS = re.compile(rf"{_QUESTION_WORD.pattern}|^\W*{_YES_OR_NO}", re.I)
-_POINTS_BACK = re.compile(
+POINTS_BACK = re.compile(
     r"\b(?:he|him|his|she|her|hers|it|its|they|them|their|this|that|these|those|there|one)\b", re.I
 )
 _CLAUSE = re.compile(r"[,:;–—-]\s+|\s+(?:so|and was wondering|but)\s+(?=[a-z])")
@@ -138,10 +189,16 @@ _CLAUSE = re.compile(r"[,:;–—-]\s+|\s+(?:so|and was wondering|but)\s+(?=[a-z
 def core(text: str, names_any: Callable[[str], bool]) -> str:
     """The question itself, without what a speaker says of himself or to be polite before or after it.
 
-    "I've only seen the show and was wondering: who is Duny?" asks who Duny is.  A sentence goes, or a clause in front
-    of the question, when it is in the first person or mere chat and names nothing that the archive knows
-    (``names_any``); the question must name something, and not point back with a pronoun.
+    "I've only seen the show and was wondering: who is Duny?" asks who Duny is.  Polite openings go, and the chat's own
+    name where it is called by it (it is Ciri's, too).  A sentence goes, or a clause in front of the question, when it
+    is in the first person or mere chat and names nothing that the archive knows (``names_any``); the question must name
+    something, and not point back with a pronoun.
     """
+
+    text = _CALLED.sub("", text)
+    for form in _POLITE:
+        text = form.sub("", text)
+    text = _AFTER.sub(lambda match: match["end"], text)
 
     def idle(part: str) -> bool:
         return bool(_FIRST_PERSON.search(part) or _CHAT.search(part)) and not names_any(part)
@@ -152,7 +209,7 @@ def core(text: str, names_any: Callable[[str], bool]) -> str:
     if not asking:
         return text
     question = parts[asking[-1]]
-    if _POINTS_BACK.search(question) or not names_any(question):
+    if POINTS_BACK.search(question) or not names_any(question):
         return text
     for match in _CLAUSE.finditer(question):
         rest = question[match.end() :]
@@ -163,6 +220,24 @@ def core(text: str, names_any: Callable[[str], bool]) -> str:
             break
     kept = [question if at == asking[-1] else part for at, part in enumerate(parts)]
     return " ".join(part for at, part in enumerate(kept) if at == asking[-1] or not idle(part))
+
+
+_WHOLE = re.compile(r"(?<![\w'’])[^\W\d_]+(?![\w]|['’](?!s\b))")  # "ma", and in "ma's", not in "ma'am"
+
+
+def bookish(text: str, vocabulary: Vocabulary) -> str:
+    """A question with the words of an encyclopaedia: *dad* becomes *father* where the archive says *father* alone.
+
+    Neither search nor second stage has seen enough text to know that the two are one; :data:`app.lexicon.EVERYDAY` is
+    the floor until they do.  A word that the archive itself often uses stays.
+    """
+
+    def said(match: re.Match[str]) -> str:
+        word = match[0].casefold()
+        head = EVERYDAY.get(word) if match[0] == word or match.start() == 0 else None  # capitals: a name
+        return head if head and vocabulary.count(head) > 4 * vocabulary.count(word) else match[0]
+
+    return _WHOLE.sub(said, text)
 
 
 _TELLINGS: tuple[tuple[Canon, re.Pattern[str]], ...] = (
@@ -177,6 +252,13 @@ _TELLINGS: tuple[tuple[Canon, re.Pattern[str]], ...] = (
 def telling_of(text: str) -> Canon:
     """The telling that a question names, more loosely than a heading would: "in the show", "Witcher 2"."""
     return canon.of_heading(text) or next((name for name, rule in _TELLINGS if rule.search(text)), "")
+
+
+def _title_case(said: Sequence[Word]) -> bool:
+    """Whether Every Word Is Written Like This, so that a capital says nothing about names."""
+    small = [word for word in said[1:] if word.is_stop and word.raw != "I"]
+    # One of them alone may open a title: "Who wrote The Last Wish?"
+    return len(small) > 1 and all(word.is_capital for word in small)
 
 
 def _known(word: Word, vocabulary: Vocabulary) -> bool:
@@ -197,11 +279,13 @@ def analyse(text: str, names: Names, vocabulary: Vocabulary) -> Question:
 
     terms: dict[str, Term] = {}
     unknown: list[str] = []
-    first = next((word.start for word in words(text)), 0)
+    said = words(text)
+    capitals_tell = not _title_case(said)
+    first = said[0].start if said else 0
     for word in content(text):
-        is_name = word.start in named or (word.is_capital and word.start != first)
+        is_name = word.start in named or (word.is_capital and word.start != first and capitals_tell)
         known = _known(word, vocabulary)
-        if not known and not word.is_number and len(word.raw) > 2:
+        if not known and not word.is_number and len(word.raw) > 2 and word.start not in named:
             unknown.append(bare(word.raw))
         weight = vocabulary.weight(bare(word.raw))
         if word.stem in KIND_WORDS and not is_name:
@@ -214,7 +298,8 @@ def analyse(text: str, names: Names, vocabulary: Vocabulary) -> Question:
 
     kind = kind_of(text)
     rest = [term for term in terms.values() if not term.is_name and term.stem not in KIND_WORDS]
-    if terms and not rest and pages and (_PORTRAIT.match(text) or len(words(text)) == len(terms)):
+    portrait = _PORTRAIT.match(text) or (_PORTRAIT_ENDS.match(text) and all(term.is_name for term in terms.values()))
+    if terms and not rest and pages and (portrait or len(said) == len(terms)):
         kind = "definition"
     return Question(
         text, kind, tuple(terms.values()), pages, tuple(dict.fromkeys(unknown)),

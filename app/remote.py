@@ -101,6 +101,7 @@ class RemoteReader:
         history: Sequence[tuple[str, str]] = (),
         max_new_tokens: int = 96,
         trace: list[TracedToken] | None = None,
+        copying: bool = False,
     ) -> Iterator[str]:
         """Pieces of a draft with ``[n]`` citations, as they arrive; nothing when the server fails.
 
@@ -111,7 +112,10 @@ class RemoteReader:
             passages: (heading, text) pairs, best first.
             history: ("user" or "assistant", text) pairs before the question.
             trace: left alone: other people's servers are not asked for probabilities.
+            copying: brings nothing, for their vocabulary cannot be narrowed from here.
         """
+        if copying:
+            return
         body = {
             "model": self.model,
             **self._prompt(question, passages, history),

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
         1, ge=1, le=10, description="passages that the decoder reads: what the released one reads best"
     )
     max_new_tokens: int = Field(96, ge=8, le=512, description="length of the decoder's draft, in tokens")
-    threshold: float = Field(0.3, ge=0.0, le=1.0, description="confidence under which the archives are called silent")
+    threshold: float = Field(0.25, ge=0.0, le=1.0, description="confidence under which the archives are called silent")
     question_limit: int = Field(2_000, ge=50, description="characters of a question that are read")
 
     lm_url: str = Field(

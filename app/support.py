@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from app.evidence import is_instruction
 from app.text import Word, content, stems, words
-from app.verdict import DENIAL
+from app.verdict import DENIAL, denied_near
 from corpus.chunk import sentences
 from corpus.store import StoredPassage
 
@@ -83,7 +83,9 @@ def supported(claim: str, passage: StoredPassage, number: int = 0) -> Verdict:
         return Verdict(False, "its words are scattered over the passage")
     start, end = spans[window[0]][0], spans[window[1] - 1][1]
     said = passage.text[start:end]
-    if bool(DENIAL.search(claim)) != bool(DENIAL.search(said)) and (DENIAL.search(claim) or _denies_all(said)):
+    if bool(DENIAL.search(claim)) != bool(DENIAL.search(said)) and (
+        DENIAL.search(claim) or _denies_all(said) or denied_near(claim, said)
+    ):
         return Verdict(False, "one of the two is a denial")
     return Verdict(True, "", number, start, end)
 

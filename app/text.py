@@ -24,7 +24,7 @@ _STOPWORDS = (
     "please tell know explain describe give say list all any some much many more most other own same up out over under "
     "again once not no s t not yes off down own while through because until against "
     "ca wo im ive youre theyre weve arent cant couldnt didnt doesnt dont hadnt hasnt havent hows isnt shouldnt thats "
-    "theres wasnt werent wheres wont wouldnt whats another actually really ok okay btw hey"
+    "theres wasnt werent whens wheres whos whys wont wouldnt whats another actually really ok okay btw hey"
 )
 STOPWORDS = frozenset(_STOPWORDS.split())
 """Words that hold a sentence together; neither evidence nor claim."""

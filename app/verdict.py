@@ -48,6 +48,9 @@ _HEDGE = re.compile(
 )
 _CHOICE = re.compile(r"\w\W+or (?!(?:not|no|anything|something|so|more|less|any|is|was|are|do|does|did)\b)\w", re.I)
 
+# "Isn't he a witcher?" asks whether he is one.
+_NOT_SO = re.compile(r"^(\W*(?:is|are|was|were|do|does|did|has|have|had|could|would))n['’]?t\b", re.I)
+
 _OPPOSITES_TABLE = """
 alive living survive survivor save rescue escape heal: dead die death killed corpse slain
 win winner victory victor: lose defeat rout
@@ -211,25 +214,26 @@ def grounds(question: str, title: str, evidence: str) -> bool:
 
 
 def reversed_roles(question: str, title: str, evidence: str) -> bool:
-    """Whether "When did A kill B?" meets "B killed A" or, in A's article, "killed by B"."""
+    """Whether "When did A kill B?" meets "B killed A" or, in A's article, "killed by B", and nowhere "A killed B"."""
     form = _DEED.search(question)
     if form is None:
         return False
     verb = stem(form["verb"])
     doer, victim = ({word.stem for word in content(form[side])} for side in ("doer", "victim"))
     doer, victim = doer - victim, victim - doer
-    cut = words(evidence)
-    for at, word in enumerate(cut):
-        if word.stem != verb:
+    cut = [word.stem for word in words(evidence)]
+    found = False
+    for at, one in enumerate(cut):
+        if one != verb:
             continue
-        before = {w.stem for w in cut[max(0, at - NEAR_NAME) : at]}
-        after = {w.stem for w in cut[at + 1 : at + 1 + NEAR_NAME]}
-        if "by" in after:
-            if doer & (before | stems(title)) and victim & after:
-                return True
-        elif victim & before and doer & after and not doer & before:
-            return True
-    return False
+        before, after = set(cut[max(0, at - NEAR_NAME) : at]), cut[at + 1 : at + 1 + NEAR_NAME]
+        by = after.index("by") if "by" in after else len(after)
+        if doer & before and victim & set(after[:by]):
+            return False  # as it was asked; "by stabbing her" may follow
+        passive = doer & (before | stems(title)) and victim & set(after[by:])
+        active = by == len(after) and victim & before and doer & set(after) and not doer & before
+        found = found or bool(passive or active)
+    return found
 
 
 def contradicts(question: str, title: str, evidence: str, weights: dict[str, float] = PREMISE) -> bool:
@@ -258,5 +262,7 @@ def word(question: str, title: str, evidence: str, weights: dict[str, float] = Y
     """``Yes``, ``No``, or nothing: not sure enough, or the question leaves a choice ("light or heavy?")."""
     if _CHOICE.search(question):
         return ""
-    p = yes(question, title, evidence, weights)
+    if reversed_roles(question, title, evidence):
+        return "No"
+    p = yes(_NOT_SO.sub(r"\1", question), title, evidence, weights)
     return "Yes" if p >= SURE else "No" if p <= 1 - SURE else ""

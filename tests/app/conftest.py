@@ -78,7 +78,9 @@ class Scripted:
 
     def __init__(self, says: str | Callable[[Sequence[tuple[str, str]]], str], probability: float = 0.0) -> None:
         self.says, self.probability = says, probability  # of its tokens; it tells none when 0
+        self.copies = ""  # what it says when it is asked again, to copy
         self.read: list[tuple[str, str]] = []
+        self.asked = 0
 
     def stream(
         self,
@@ -87,9 +89,12 @@ class Scripted:
         history: Sequence[tuple[str, str]] = (),
         max_new_tokens: int = 96,
         trace: list[TracedToken] | None = None,
+        copying: bool = False,
     ) -> Iterator[str]:
         self.read = list(passages)
-        text = self.says if isinstance(self.says, str) else self.says(passages)
+        self.asked += 1
+        says = self.copies if copying else self.says
+        text = says if isinstance(says, str) else says(passages)
         for at in range(0, len(text), 3):
             if trace is not None and self.probability:
                 trace.append(TracedToken(text[at : at + 3], self.probability))

@@ -68,3 +68,16 @@ def test_written_weights_are_those_that_are_read(cases, tmp_path):
     read = ev.Calibration.load(tmp_path / "calibration.json")
     assert read.sentence.keys() == ev.features(cases[0].found[0]).keys() == ev.CALIBRATION.sentence.keys()
     assert read.confidence.keys() == ev.CALIBRATION.confidence.keys()
+
+
+def test_a_number_that_is_asked_for_must_be_there(make):
+    pipeline = make()
+    question, hits = pipeline.understand("How many children did Orsolya raise?", None)
+    found = ev.find(question, hits, pipeline.encoder)
+    with_number = [replace(found[0], type=1.0), *found[1:]]
+    without = [replace(e, type=0.0) for e in found]
+    weights = ev.Calibration(
+        ev.CALIBRATION.sentence, ev.CALIBRATION.silence, dict.fromkeys(ev.CALIBRATION.confidence, 0.0)
+    )
+    assert ev.confidence(question, with_number, weights) == 0.5
+    assert ev.confidence(question, without, weights) == 0.5 * ev.UNTYPED

@@ -8,7 +8,7 @@ import pytest
 
 from app import evidence as ev
 from app.answer import joined
-from app.compose import Composer
+from app.compose import YES, Composer
 from app.question import Question, Term
 from app.render import paragraphs
 from corpus.chunk import sentences
@@ -158,6 +158,12 @@ def test_yes_and_no_come_with_their_reason(said, begins):
     assert joined(answer(asked("Did Ilvane marry the king of Osk?", "yesno"), found).sentences) == (
         f"{begins}{said}” [1]"
     )
+
+
+def test_a_weak_yes_is_not_said():
+    question = asked("Did Ilvane marry the king of Osk?", "yesno")
+    found = evidence(passage(1, "Ilvane married the king of Osk."), YES - 0.01)
+    assert "Yes" not in joined(answer(question, found).sentences)
 
 
 def test_neighbours_are_quoted_as_one_and_nothing_twice():

@@ -181,7 +181,7 @@ def test_a_wish_to_stop_reaches_the_ingest_that_it_names_and_no_other(tmp_path):
         began = time.monotonic()
         with pytest.raises(progress.Stopped):
             note.rest(60)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
     assert not (tmp_path / progress.STOP).exists()  # the next ingest may have the same number
 
 

@@ -206,7 +206,7 @@ def test_what_arrived_before_a_failure_stays(server, reader, mode):
     server.modes = [mode]
     began = time.monotonic()
     assert draft(reader) in (server.says[: len(server.says) // 2], "Maruk")
-    assert len(server.seen) == 1 and time.monotonic() - began < 3
+    assert len(server.seen) == 1 and time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("mode", ["hang", "drip", "endless"])
@@ -214,7 +214,7 @@ def test_a_server_cannot_hold_an_answer_up(server, reader, mode):
     server.modes, reader.seconds = [mode], 1.0
     began = time.monotonic()
     assert len(draft(reader)) <= remote.LONGEST
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10  # it would hang for twenty
 
 
 def test_nobody_listens():

@@ -16,6 +16,9 @@ from app import learn, verdict
         ("Did Ciri take the Trial of the Grasses?", "Ciri didnt take the Trial of the Grasses.", "No"),
         ("Is the old griffin alive when they find it?", "The griffin is found dead in its cave.", "No"),
         ("Is the gear light, medium or heavy?", "The gear is a light armour set.", ""),  # leaves a choice
+        ("Didn't Ciri take the Trial of the Grasses?", "Ciri took the Trial of the Grasses.", "Yes"),
+        ("Did Cahir kill Bonhart?", "Bonhart, in his fury, killed Cahir at the stairs.", "No"),
+        ("Did Geralt kill Renfri?", "Geralt killed Renfri by stabbing her at the market.", "Yes"),
         ("Did Ciri take the Trial of the Grasses or something?", "Ciri took the Trial of the Grasses.", "Yes"),
     ],
 )
