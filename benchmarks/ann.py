@@ -25,8 +25,8 @@ from typing import Any
 import faiss as _faiss
 import numpy as np
 
-from benchmarks.retrieval import QUESTIONS
-from corpus import chunk, codex
+from benchmarks.retrieval import QUESTIONS, codex_articles
+from corpus import chunk
 from corpus.pairs import read_zst, wiki_article
 from encoder import Encoder
 from retrieval.evaluate import read_questions
@@ -52,7 +52,7 @@ SPECS: dict[str, tuple[str, dict[str, int], Sequence[int]]] = {
 
 def passage_vectors(encoder: Encoder, wiki: Path | None) -> np.ndarray:
     """Vectors of the codex's passages and the wiki's, ``(n, d)``."""
-    articles = [codex.parse_page(page) for page in codex.load(Path("corpus/codex"))]
+    articles = codex_articles()
     articles += [wiki_article(row) for row in read_zst(wiki)] if wiki else []
     passages = [passage for article in articles for passage in chunk.passages(article)]
     return encoder.encode_passages([(passage.heading, passage.text) for passage in passages])
@@ -87,6 +87,10 @@ def more(base: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
 
 
 def build(spec: str, options: dict[str, int], vectors: np.ndarray) -> Any:
+    """A trained FAISS index that holds ``vectors`` ``(n, d)``, for the inner product.
+
+    ``spec`` and ``options`` as in ``SPECS``.  Raises RuntimeError for a factory string that FAISS does not know.
+    """
     index = faiss.index_factory(
         vectors.shape[1], spec.format(cells=cells_for(len(vectors))), faiss.METRIC_INNER_PRODUCT
     )
@@ -100,6 +104,7 @@ def build(spec: str, options: dict[str, int], vectors: np.ndarray) -> Any:
 
 
 def parameters(index: Any, width: int) -> Any:
+    """How wide to search: ``efSearch`` of a graph, cells of an inverted file, None for a flat index (``width`` 0)."""
     if isinstance(index, faiss.IndexHNSW):
         return faiss.SearchParametersHNSW(efSearch=width)
     return faiss.SearchParametersIVF(nprobe=width) if width else None

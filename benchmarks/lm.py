@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from app import support
 from app.evaluate import says
@@ -30,18 +30,28 @@ from benchmarks.peers import NAMES, PROMPTS, Peer, Timing
 from corpus import chunk, codex
 from corpus.store import StoredPassage, fold
 from corpus.types import Passage
+from lm.chat import DECLINE
 from retrieval.words import split
+
+if TYPE_CHECKING:
+    from lm.model import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 CODEX = "codex dev"
 PASSAGES = 5
 NEW_TOKENS = 64  # of an answer, for everybody
 
+_SOURCE = r"\b(?:passages?|texts?|archives?|context|excerpts?)\b"
+_NOTHING = (
+    r"\b(?:(?:do|does|did)(?: not|n.t) (?:say|mention|specify|state|contain|provide|include|answer|tell|give|hold|have)"
+    r"|(?:is|are|was|were)(?: not|n.t) (?:mentioned|specified|stated|provided|given|clear|known|answered)"
+    r"|no (?:information|mention|answer)|cannot (?:be )?(?:answer|determine)|not enough information|unclear"
+    r"|not (?:mentioned|specified|stated|given))"
+)
+# “It is not known” may be the right answer: what is silent must be named near by, in the same sentence.
 _SILENT = re.compile(
-    r"archives do not|do(?:es)? not (?:say|mention|specify|state|contain|provide|answer|tell|give|hold)"
-    r"|(?:is|are|was) not (?:mentioned|specified|stated|provided|given|clear|known|answered)"
-    r"|no (?:information|mention|answer)|cannot (?:be )?(?:answer|determine)|not enough information"
-    r"|i don.t know|unclear",
+    rf"{_SOURCE}[^.!?]{{0,40}}{_NOTHING}|{_NOTHING}[^.!?]{{0,60}}{_SOURCE}|^i (?:do not|don.t) know\b"
+    rf"|^\W*(?:there is )?{_NOTHING}\w*\W*$",
     re.I,
 )
 
@@ -97,10 +107,11 @@ def holds(passage: Passage, answers: Sequence[str]) -> bool:
 def put(row: dict[str, Any], gold: Passage, library: Library, rng: random.Random) -> Question | None:
     """A question with its passages; None where too few others are free of the answer."""
     answers = tuple(row["answers"])
-    others = [p for p in library.search(row["question"]) if not holds(p, answers)]
+    # The gold passage need not spell an alias: “yes”, or an answer in other words.
+    others = [p for p in library.search(row["question"]) if p != gold and not holds(p, answers)]
     if len(others) < PASSAGES:
         spare = rng.sample(library.passages, min(len(library.passages), 40))
-        others += [p for p in spare if p not in others and not holds(p, answers)]
+        others += [p for p in spare if p != gold and p not in others and not holds(p, answers)]
     if len(others) < PASSAGES:
         return None
     shown = others[: PASSAGES - 1]
@@ -214,7 +225,7 @@ def ask(model: Model, question: Question, evidence: bool) -> Outcome:
     began = time.perf_counter()
     answer = "".join(model.stream(question.question, read, max_new_tokens=NEW_TOKENS)).strip()
     seconds = time.perf_counter() - began
-    declined = not answer or bool(_SILENT.search(answer))
+    declined = not answer or answer == DECLINE or (not isinstance(model, Ours) and bool(_SILENT.search(answer)))
     stored = [as_stored(p) for p in passages]
     sentences = [] if declined else [s for s in support.split(answer)[0] if support.has_words(s)]
     supported = sum(support.check(sentence, stored).ok for sentence in sentences)
@@ -245,6 +256,16 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, float | int | None]:
     }
 
 
+def parameters(config: Config) -> int:
+    """How many a model has, counted without memory for them."""
+    import torch
+
+    from lm.model import Cirilla
+
+    with torch.device("meta"):
+        return sum(p.numel() for p in Cirilla(config).parameters())
+
+
 class Ours:
     """Cirilla as the app runs it, or another size of it with random weights, for its speed alone."""
 
@@ -262,7 +283,7 @@ class Ours:
             self.reader = Reader(quantize.to_int8(model) if int8 else model, Tokenizer.load(folder / files.TOKENIZER))
         else:
             self.reader = Reader.load(folder, int8=int8)
-        size = sum(p.numel() for p in Cirilla(self.reader.model.config).parameters()) / 1e6
+        size = parameters(self.reader.model.config) / 1e6
         kind = "int8" if int8 else "float32"
         self.name = f"Cirilla {size:.1f} M {kind}" + (", random weights" if preset else "")
         self.preset = preset

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app import support
-from corpus.question_format import holds
+from corpus.question_format import folded, holds
 from corpus.store import StoredPassage
 from lm import chat
 from lm.tune import Row, read_rows
@@ -48,6 +48,12 @@ def stored(heading: str, text: str) -> StoredPassage:
     )  # fmt: skip
 
 
+def says(claim: str, alias: str) -> bool:
+    """Whether an answer gives an alias; it begins with “yes” or “no” where it means it."""
+    word = folded(alias)
+    return folded(claim).startswith(word) if word in (" yes ", " no ") else holds([claim], alias)
+
+
 def score(said: str, row: Row) -> Score:
     """Points of an answer to a row of ``corpus.grounded``: 0 for a wrong one, about 4 for the best."""
     said = said.strip()
@@ -60,7 +66,7 @@ def score(said: str, row: Row) -> Score:
     supported = bool(sentences) and all(support.check(sentence, passages).ok for sentence in sentences)
     numbers = {int(n) for n in _CITED.findall(said)}
     cited = bool(numbers & set(row["gold"])) and all(1 <= n <= len(passages) for n in numbers)
-    right = any(holds([support.claim_of(said)], alias) for alias in row["answers"])
+    right = any(says(support.claim_of(said), alias) for alias in row["answers"])
     extra = max(0, len(said.split()) - len(row["answer"].split()) - 4)
     return Score(2.0 * right + 1.0 * cited + 1.0 * supported - WORD * extra, right, cited, supported)
 

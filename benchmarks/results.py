@@ -28,7 +28,7 @@ from benchmarks import results_page, steps
 from benchmarks.kept import Kept, say
 from benchmarks.steps import ROOT, Bench
 
-TUNE = 100  # dev questions on which MiniLM's weight in the fusion is chosen, as ours was on all of them
+TUNE = 100  # dev questions of each archive on which MiniLM's weight in the fusion is chosen, as ours was on all
 CHOOSE = 10  # train questions on which SmolLM2's prompt is chosen
 
 
@@ -41,6 +41,7 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
         return done.stdout.strip()
 
     return {
+        "options": given(args),
         "split": args.split,
         "file": args.questions.name if args.questions else f"corpus/questions/{args.split}.jsonl",
         "limit": args.limit,
@@ -56,6 +57,16 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
         "torch": torch.__version__,
         "threshold": settings.load().threshold,
     }
+
+
+def given(args: argparse.Namespace) -> str:
+    """The options that decide what is measured, where they are not the default; of files the name alone."""
+    out, default = [], parser().get_default
+    for name in ("split", "questions", "limit", "peer_limit", "choose", "tune", "pages", "wiki"):
+        value = getattr(args, name)
+        if value != default(name):
+            out.append(f"--{name.replace('_', '-')} {value.name if isinstance(value, Path) else value}")
+    return " ".join(out)
 
 
 def processor() -> str:
@@ -105,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--limit", type=int, default=300, help="rows of the question file, drawn at random; 0: all")
     options.add_argument("--peer-limit", type=int, default=60, help="of them, those that SmolLM2 is asked too")
     options.add_argument("--choose", type=int, default=CHOOSE, help="train questions to choose SmolLM2's prompt with")
-    options.add_argument("--tune", type=int, default=TUNE, help="dev questions to choose MiniLM's weight with")
+    options.add_argument("--tune", type=int, default=TUNE, help="dev questions of each archive for MiniLM's weight")
     options.add_argument("--pages", type=int, default=8_000, help="pages of the long ingest; 0 leaves it out")
     options.add_argument("--wiki", type=Path, help="file of real wiki pages (title, facts, text), .jsonl.zst")
     options.add_argument("--quick", action="store_true", help="40 rows, 6 for SmolLM2, no long ingest, no crowd")

@@ -12,24 +12,25 @@ from app.evaluate import percentile
 from benchmarks import plots
 from benchmarks import scores as sc
 from benchmarks.scores import Row, Share
+from retrieval.evaluate import NAMES
 
 SYSTEMS = {
     "ours": "**Cirilla**",
-    "floor": "BM25, sentence with most of the question's words",
+    "floor": "our BM25, sentence with most of the question's words",
     "oracle": "Cirilla, given the right passages",
     "bold": "Cirilla, given the right passages, never declining",
     "nothing": "Cirilla, given no passages",
     "minilm": "all-MiniLM-L6-v2 → SmolLM2-135M-Instruct",
-    "fused": "BM25 + all-MiniLM-L6-v2 → SmolLM2-135M-Instruct",
+    "fused": "our BM25 + all-MiniLM-L6-v2 → SmolLM2-135M-Instruct",
 }
 PEERS = ("minilm", "fused")
 RANKERS = {
-    "bm25": "BM25",
+    **NAMES,
     "dense": "our encoder",
     "fusion": "both fused",
     "second": "**fused, then second stage**",
     "minilm": "all-MiniLM-L6-v2",
-    "minilm+bm25": "BM25 + all-MiniLM-L6-v2 fused",
+    "minilm+bm25": "our BM25 + all-MiniLM-L6-v2 fused",
 }
 METRICS = ("R@1", "R@5", "R@20", "RR@10", "nDCG@10")
 PLAIN = ("Success@5", "RR@10", "nDCG@10")  # a plain question is answered in many places: one of them will do
@@ -69,13 +70,14 @@ def page(figures: dict[str, Any], pictures: Path, base: Path) -> str:
 def _head(figures: dict[str, Any]) -> str:
     about = figures["about"]
     changed = " with changes that were not committed" if about["changed"] else ""
+    command = f"python -m benchmarks.results {about['options']}".strip()
     split = (
         "Test questions, which nothing was tuned on."
         if about["split"] == "test"
         else "Dev questions, which the project was tuned on; `--split test` reports on others."
     )
     return (
-        "# Results\n\nWritten by `python -m benchmarks.results` (`make bench`); not to be edited by hand.\n\n"
+        f"# Results\n\nWritten by `{command}`; not to be edited by hand.\n\n"
         f"Measured on {about['date']} at revision `{about['revision']}`{changed}, on {about['processor']}, "
         f"{about['cores']} cores ({about['threads']} threads in use, load {about['load']} when it began), Python "
         f"{about['python']}, torch {about['torch']}.\n\n"
@@ -103,7 +105,7 @@ def _answers(figures: dict[str, Any]) -> str:
     if asked:
         lines.append(_answer_row("**Cirilla**, only what SmolLM2 was asked", _only(ours, asked)))
         floor = _only(_rows(figures, "floor") or [], asked)
-        lines.append(_answer_row("BM25, best sentence, only what SmolLM2 was asked", floor))
+        lines.append(_answer_row("our BM25, best sentence, only what SmolLM2 was asked", floor))
     lines += [_answer_row(SYSTEMS[system], _rows(figures, system)) for system in PEERS]
     heads = (
         "", "right, of the answerable", "declined, of those to be", "declined, of the answerable",
@@ -203,7 +205,7 @@ def _confidence(figures: dict[str, Any], pictures: Path, base: Path) -> str:
     curve = sc.risk_coverage(would)
     curves = {"Cirilla": curve}
     if floor := _rows(figures, "floor"):
-        curves["BM25, best sentence"] = sc.risk_coverage(floor)
+        curves["our BM25, best sentence"] = sc.risk_coverage(floor)
     points = {SYSTEMS[system]: point for system in PEERS if (point := _point(_rows(figures, system)))}
     risk, reliability = pictures / "risk-coverage.svg", pictures / "calibration.svg"
     plots.risk_coverage(curves, points, figures["about"]["threshold"], risk)
@@ -242,8 +244,10 @@ def _retrieval(figures: dict[str, Any]) -> str:
     split = figures["about"]["split"]
     parts = [_ranked(f"Codex, {split} questions", search["drawn"])]
     if "weight" in search:
+        over = "codex and wiki pages" if "wiki" in figures else "the codex"
         parts.append(
-            f"MiniLM's weight in the fusion is {search['weight']}, the best of a grid on dev questions (BM25: 1). "
+            f"MiniLM's weight in the fusion is {search['weight']}, the best of a grid on dev questions over {over} "
+            "(our BM25: 1). Plain BM25 is FTS5's over heading and text; ours knows names and misspellings besides. "
             "R@k: share of the annotated passages among the first k. Two articles often say the same and only one of "
             "them is annotated, so these figures understate. Success@5: whether any is among the first five. Groups of "
             f"fewer than {FEW} questions are not shown."

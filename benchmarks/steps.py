@@ -9,13 +9,12 @@ import argparse
 import copy
 import json
 import random
-import tempfile
-import time
+import shutil
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,11 +31,14 @@ from corpus.pairs import read_zst, wiki_article
 from corpus.store import Store
 from encoder import Encoder, Reranker
 from retrieval import evaluate as relevance
+from retrieval.candidates import archive
 from retrieval.index import VectorIndex
 from retrieval.search import Searcher
 
 ROOT = Path(__file__).resolve().parent.parent
+WIKI_QUESTIONS = retrieval.QUESTIONS / "wiki-dev.jsonl"
 SEED = 0
+T = TypeVar("T")
 CHOICES = ("weight", "prompt")  # what is chosen for the peers on the way; kept like a step
 ANY = 1e-9  # a threshold that everything passes for which there is any evidence at all
 
@@ -53,6 +55,7 @@ class Bench:
 
     @cached_property
     def pipeline(self) -> Pipeline:
+        """The pipeline over the archive of ``--data``, ingested and warmed up."""
         self.settings.data.mkdir(parents=True, exist_ok=True)
         ingest(self.settings)
         pipeline = Pipeline.open(self.settings)
@@ -68,11 +71,13 @@ class Bench:
 
     @property
     def searcher(self) -> Searcher:
+        """The pipeline's own search."""
         assert isinstance(self.pipeline.searcher, Searcher)
         return self.pipeline.searcher
 
     @cached_property
     def rankers(self) -> dict[str, relevance.Ranker]:
+        """The stages of that search, and the baseline."""
         return relevance.stages(self.searcher)
 
     @cached_property
@@ -84,12 +89,30 @@ class Bench:
         np.savez(path, ids=rankers.ids, vectors=rankers.vectors, speed=np.array(rankers.speed))
 
         def choose() -> dict[str, Any]:
-            every = relevance.read_questions(ROOT / "corpus/questions/dev.jsonl")
-            rankers.tune(random.Random(SEED).sample(every, min(self.args.tune, len(every))))
-            return {"weight": rankers.weight}
+            sets = [(rankers, ROOT / "corpus/questions/dev.jsonl")]
+            if self.args.wiki:
+                sets.append((self.wiki_minilm, WIKI_QUESTIONS))
+            recalls = [each.recalls(drawn(relevance.read_questions(file), self.args.tune)) for each, file in sets]
+            return {"weight": retrieval.best_weight(recalls)}
 
         rankers.weight = self.kept.do("weight", choose)["weight"]
         return rankers
+
+    @cached_property
+    def wiki(self) -> Searcher:
+        """Search over the pages of ``--wiki``, in an archive of their own in the work folder."""
+        folder = self.args.work / "wiki"
+        shutil.rmtree(folder, ignore_errors=True)  # it may be of other pages
+        folder.mkdir()
+        encoder = Encoder.load(self.settings.encoder_weights)
+        second = Reranker.load(self.settings.reranker_weights)
+        store = archive([wiki_article(page) for page in read_zst(self.args.wiki)], folder, encoder, "wiki.example")
+        return Searcher(store, VectorIndex.open(folder / "index", encoder), encoder, second=second)
+
+    @cached_property
+    def wiki_minilm(self) -> retrieval.PeerRankers:
+        """Raises ImportError as above."""
+        return retrieval.PeerRankers(retrieval.minilm(), self.wiki)
 
     @cached_property
     def writer(self) -> Peer:
@@ -114,7 +137,7 @@ class Bench:
         return {q.id: relevance.relevant(self.pipeline.store, q) for q in questions if q.id in wanted}
 
 
-def drawn(items: Sequence[evaluate.Item], limit: int) -> list[evaluate.Item]:
+def drawn(items: Sequence[T], limit: int) -> list[T]:
     """At most ``limit`` of the items (0: all), in random order."""
     return random.Random(SEED).sample(list(items), min(limit or len(items), len(items)))
 
@@ -148,6 +171,7 @@ def row(outcome: evaluate.Outcome) -> Row:
 
 
 def type_of(name: str, turn: int) -> str:
+    """The type that the tables tell apart: first and later turns of a conversation are two."""
     return f"conversation, {'later turns' if turn else 'first turn'}" if name == "conversation" else name
 
 
@@ -171,6 +195,7 @@ def ours(bench: Bench) -> dict[str, Any]:
 
 
 def floor(bench: Bench) -> dict[str, list[Row]]:
+    """Our BM25 and a sentence out of its passages, without any model."""
     system = BestSentence(bench.pipeline.store, bench.rankers["bm25"])
     items = alone(bench.items)
     return {"rows": [row(o) for o in evaluate.run(system, items, progress("BM25 and best sentence", items))]}
@@ -186,6 +211,7 @@ def oracle(bench: Bench, bold: bool) -> dict[str, list[Row]]:
 
 
 def nothing(bench: Bench) -> dict[str, list[Row]]:
+    """The pipeline without any passage: it should keep silent."""
     outcomes = evaluate.run(Given(bench.pipeline, repeat(())), bench.items, progress("no passages", bench.items))
     return {"rows": [row(outcome) for outcome in outcomes]}
 
@@ -208,7 +234,7 @@ def rank(
     for name, ranker in systems.items():
         say(f"retrieval: {name}, {len(questions)} questions")
         took: list[float] = []
-        values = relevance.evaluate(questions, judged, partial(clocked, ranker, took))
+        values = relevance.evaluate(questions, judged, relevance.timed(ranker, took))
         rows = [
             {"item": q.id.partition("-")[0] if q.type == "conversation" else q.id, "turn": q.id}
             | {"type": q.type, "canon": canons.get(q.id) or "any canon"}
@@ -217,14 +243,6 @@ def rank(
         ]
         out["systems"][name] = {"rows": rows, "ms": float(np.median(took)) if took else 0.0}
     return out
-
-
-def clocked(ranker: relevance.Ranker, took: list[float], question: str) -> Sequence[int]:
-    """The ranking; ``took`` gets its milliseconds."""
-    began = time.perf_counter()
-    ranking = ranker(question)
-    took.append((time.perf_counter() - began) * 1000)
-    return ranking
 
 
 def canons(path: Path) -> dict[str, str]:
@@ -253,24 +271,16 @@ def search(bench: Bench) -> dict[str, Any]:
 
 def wiki(bench: Bench) -> dict[str, Any]:
     """Retrieval over real wiki pages, which are not ours to ship: ``--wiki`` names their file."""
-    file = ROOT / "benchmarks/questions/wiki-dev.jsonl"
-    questions = relevance.read_questions(file)
-    questions = random.Random(SEED).sample(questions, min(bench.args.limit or len(questions), len(questions)))
-    encoder = Encoder.load(bench.settings.encoder_weights)
-    second = Reranker.load(bench.settings.reranker_weights)
-    pages = [wiki_article(page) for page in read_zst(bench.args.wiki)]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with retrieval.archive(pages, folder, encoder, "wiki.example") as store:
-            searcher = Searcher(store, VectorIndex.open(folder / "index", encoder), encoder, second=second)
-            systems = relevance.stages(searcher)
-            out: dict[str, Any] = {}
-            try:
-                rankers = retrieval.PeerRankers(retrieval.minilm(), searcher, bench.minilm.weight)
-                systems |= {"minilm": rankers.alone, "minilm+bm25": rankers.fused}
-            except ImportError as error:
-                out["skipped"] = skipped("all-MiniLM-L6-v2", error)
-            return out | {"drawn": rank(store, systems, questions, canons(file))}
+    questions = drawn(relevance.read_questions(WIKI_QUESTIONS), bench.args.limit)
+    systems = relevance.stages(bench.wiki)
+    out: dict[str, Any] = {}
+    try:
+        rankers = bench.wiki_minilm
+        rankers.weight = bench.minilm.weight
+        systems |= {"minilm": rankers.alone, "minilm+bm25": rankers.fused}
+    except ImportError as error:
+        out["skipped"] = skipped("all-MiniLM-L6-v2", error)
+    return out | {"drawn": rank(bench.wiki.store, systems, questions, canons(WIKI_QUESTIONS))}
 
 
 def speed(bench: Bench) -> dict[str, Any]:

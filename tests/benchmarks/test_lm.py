@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -54,6 +55,16 @@ def test_one_passage_holds_the_answer_and_the_others_do_not():
     assert lm.put(ROW, GOLD, lm.Library([GOLD, *OTHERS[:3]]), random.Random(0)) is None
 
 
+def test_the_evidence_is_shown_once_and_really_removed_where_it_spells_no_alias():
+    row = {"id": "2", "question": "Was Orsolya raised by the hermit Maruk?", "answers": ["yes"]}
+    for library in (LIBRARY, lm.Library([GOLD, *OTHERS[:5]])):
+        question = lm.put(row, GOLD, library, random.Random(0))
+        assert question is not None and question.passages.count(GOLD) == 1 and GOLD not in question.silent
+    # Where the search finds too little, others are drawn.
+    question = lm.put({**row, "question": "Who?"}, GOLD, lm.Library([GOLD, *OTHERS[:5]]), random.Random(0))
+    assert question is not None and question.passages.count(GOLD) == 1 and GOLD not in question.silent
+
+
 @pytest.mark.parametrize(
     ("said", "right", "declined", "supported", "borne"),
     [
@@ -62,6 +73,10 @@ def test_one_passage_holds_the_answer_and_the_others_do_not():
         ("Orsolya was raised by a dragon [{gold}].", False, False, 0, 0),
         ("The archives do not say.", False, True, 0, 0),
         ("The passages do not mention Maruk.", False, True, 0, 0),
+        ("There is no information about that in the text.", False, True, 0, 0),
+        ("I don't know.", False, True, 0, 0),
+        ("It is not known who raised Orsolya beside Maruk [{gold}].", True, False, 0, 0),
+        ("Orsolya does not tell Maruk [{gold}].", True, False, 0, 0),
         ("", False, True, 0, 0),
     ],
 )
@@ -69,6 +84,20 @@ def test_an_answer_is_judged(said, right, declined, supported, borne):
     question = drawn()
     outcome = lm.ask(Says(said), question, evidence=True)
     assert (outcome.right, outcome.declined, outcome.supported, outcome.borne) == (right, declined, supported, borne)
+
+
+def test_ours_declines_in_one_sentence_only():
+    class Ours(Says, lm.Ours):
+        """Cirilla without weights."""
+
+    said = [lm.DECLINE, "The text does not say Maruk.", ""]
+    assert [lm.ask(Ours(text), drawn(), evidence=True).declined for text in said] == [True, False, True]
+
+
+def test_parameters_are_counted_without_memory_for_them():
+    tiny = PRESETS["cirilla-tiny"]
+    assert lm.parameters(tiny) == sum(p.numel() for p in Cirilla(tiny).parameters())
+    assert lm.parameters(replace(tiny, vocab_size=10**12)) > 10**13  # as numbers, they would fit into no machine
 
 
 def test_shares_are_of_what_they_name():

@@ -184,13 +184,29 @@ def test_one_command_writes_every_figure(bench, tmp_path, monkeypatch):
     assert peer[1].startswith("25.0 % of 4") and peer[2].startswith("0.0 % of 1")
     assert "+75.0 points" in text
     assert line(text, "**fused, then second stage**")[1] == "not measured", "this archive has no second stage"
-    assert line(text, "BM25 + all-MiniLM-L6-v2 fused")[3].startswith("100.0 %"), "R@20 of a tiny archive"
+    assert line(text, "our BM25 + all-MiniLM-L6-v2 fused")[3].startswith("100.0 %"), "R@20 of a tiny archive"
     assert "conversation, later turns" in text and "Expected calibration error" in text
     assert "174" in text and "5.5 s" in text
     assert "- twenty chats at once (`--quick`)" in text and "- the long ingest (`--pages 0`)" in text
     for picture in ("risk-coverage.svg", "calibration.svg"):
         assert (tmp_path / "pictures" / picture).read_text().startswith("<?xml")
         assert f"](pictures/{picture})" in text
+
+
+def test_wiki_pages_have_a_table_of_their_own_and_a_say_in_the_weight(bench, tmp_path, monkeypatch):
+    pages = [{"title": "Wenna", "text": "Wenna was a healer of Ostra. Wenna's mule is called Thistle."}]
+    monkeypatch.setattr(steps, "read_zst", lambda file: pages)
+    monkeypatch.setattr(steps.Encoder, "load", lambda folder: CountingEncoder())
+    monkeypatch.setattr(steps.Reranker, "load", lambda folder: None)
+    asked = {"id": "w", "question": "What is Wenna's mule called?", "answers": ["Thistle"], "article": "Wenna"}
+    monkeypatch.setattr(steps, "WIKI_QUESTIONS", tmp_path / "wiki.jsonl")
+    steps.WIKI_QUESTIONS.write_text(json.dumps(asked), encoding="utf-8")
+    monkeypatch.setattr(retrieval, "best_weight", lambda recalls: {1: 0.1, 2: 0.5}[len(recalls)])
+    text = bench("--wiki", "pages.jsonl.zst")
+    assert "fusion is 0.5, the best of a grid on dev questions over codex and wiki pages" in text
+    table = text[text.index("| Real wiki pages, dev questions: 1, over 1 passages") :]
+    for system in ("plain BM25", "our BM25, with spelling and names", "our BM25 + all-MiniLM-L6-v2 fused"):
+        assert line(table, system)[1].startswith("100.0 %"), system
 
 
 def test_missing_peers_are_left_out_loudly(bench, monkeypatch, capsys):
