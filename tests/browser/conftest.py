@@ -164,6 +164,18 @@ def open_page(chat: Chat, chromium: Any) -> Iterator[Callable[..., Any]]:
         yield opened
 
 
+def settle(page: Any) -> None:
+    """Wait until what has just appeared is whole.
+
+    For some tens of milliseconds after Gradio shows a field for the first time, it may put the field's first value back
+    over what is typed; a person is never that fast.
+    """
+    page.evaluate(
+        "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => requestIdleCallback(done))))"
+    )
+    page.wait_for_timeout(200)
+
+
 @contextmanager
 def visits(chromium: Any, url: str) -> Iterator[Callable[..., Any]]:
     """``opened(path="", **context)``: a page of a new reader of the chat at ``url``.
@@ -190,6 +202,7 @@ def visits(chromium: Any, url: str) -> Iterator[Callable[..., Any]]:
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(url + path)
         page.locator("#question textarea").wait_for()
+        settle(page)
         return page
 
     yield opened

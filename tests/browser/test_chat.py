@@ -10,6 +10,7 @@ import time
 import pytest
 
 from app.feedback import Feedback
+from tests.browser.conftest import settle
 
 PAVETTA = "Who is Ciri's mother?"
 
@@ -333,3 +334,4 @@ def show(page, tab):
         page.locator(".overflow-dropdown").get_by_text(tab, exact=True).click()
     else:
         button.first.click()
+    settle(page)

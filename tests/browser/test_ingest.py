@@ -21,7 +21,7 @@ from urllib.request import urlopen
 import pytest
 
 from app.settings import ROOT
-from tests.browser.conftest import free_port, visits
+from tests.browser.conftest import free_port, settle, visits
 from tests.browser.test_accessibility import findings
 from tests.browser.test_chat import ask, show
 from tests.mediawiki_server import MediaWikiServer, mediawiki  # noqa: F401  (a fixture)
@@ -86,7 +86,11 @@ def start(page: Any, address: str) -> None:
     show(page, "Archive")
     if not page.get_by_label("Address of the wiki").is_visible():
         page.get_by_role("button", name="Ingest").click()
-    page.get_by_label("Address of the wiki").fill(address)
+        settle(page)
+    box = page.get_by_label("Address of the wiki")
+    box.fill(address)
+    settle(page)
+    assert box.input_value() == address
     page.get_by_role("button", name="Start", exact=True).click()
 
 
