@@ -42,6 +42,7 @@ from retrieval.search import Hit
 ENCODED = 300  # sentences that are compared through the encoder: the best by words alone, and mostly all of them
 UNKNOWN_NAME = 0.25  # factor on the confidence
 UNTYPED = 0.3  # likewise, where a number is asked for and there is none
+UNNAMED = 0.5  # likewise, where somebody's cat is asked for and there is no cat
 PORTRAIT = 0.9  # confidence in a portrait of something that has an article of its own
 MAX_WORDS = 60  # a longer sentence is a list or a quotation gone wrong and makes a poor answer
 
@@ -437,7 +438,15 @@ def confidence(question: Question, found: Sequence[Evidence], calibration: Calib
         numbers = any(_DIGIT.search(e.text) for e in found[:2])
     else:
         numbers = True
+    if question.possession and not any(_speaks_of(question, e) for e in found[:2]):
+        sure *= UNNAMED
     return sure if numbers else sure * UNTYPED
+
+
+def _speaks_of(question: Question, e: Evidence) -> bool:
+    """Whether a sentence names what somebody is asked to have, or a like thing, and that somebody."""
+    like = {question.possession} | ALTERNATIVES.get(question.possession, frozenset())
+    return e.least > 0 and bool(like & (stems(e.text) | stems(e.passage.title) | stems(" ".join(e.passage.path))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,11 +214,14 @@ def _same_question(last: str, about: str, names_in: NamesIn, gender_of: GenderOf
     """ "And Yennefer?" asks the last question about Yennefer; "and Ciri's mother?" is a question by itself."""
     old = names_in(last)
     if is_name and old and not _RELATION.search(about) and not _PREPOSITION.match(about):
-        about = re.sub(r"(?:['’]s)?(?:\s+(?:himself|herself|itself|too|then))?$", "", about)
+        owners = [name for name in old if re.search(rf"\b{re.escape(name)}['’]s?(?!\w)", last)]
+        owns = re.search(r"['’]s?$", about) is not None
+        about = re.sub(r"(?:['’]s?)?(?:\s+(?:himself|herself|itself|too|then))?$", "", about)
         # The name that stands last is what the question was about: "Who in Kaer Morhen trained Geralt?"  But one person
         # is asked for in another's place: "Who played Yennefer in The Hexer?"
         alike = [name for name in old if _sort(gender_of(name)) == _sort(gender_of(about))]
-        head, found, tail = last.rpartition((alike or old)[-1])
+        # "Who is Geralt's horse?  And Ciri's?"
+        head, found, tail = last.rpartition((owners if owns and owners else alike or old)[-1])
         if found:
             begun = re.search(r"\b(?:the|a|an) $", head, re.I) is not None
             return f"{head}{re.sub(r'^(?:the|a|an) ', '', about, flags=re.I) if begun else about}{tail}", True

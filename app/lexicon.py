@@ -194,6 +194,18 @@ _KINDS = (
 KIND_WORDS = frozenset(stem(word) for word in _KINDS.split())
 """Nouns that only say what kind of answer is wanted; a sentence need not repeat them."""
 
+_UNSAID = (
+    "trade craft job work profession occupation calling specialty task mission duty office post position rank title "
+    "crime sin deed mistake fault fate end death destiny goal aim plan intention motive wish desire dream fear "
+    "relation relationship connection tie bond nickname byname alias origin birth race species nationality home "
+    "homeland birthplace residence appearance look form shape personality nature temper attitude opinion view feeling "
+    "reaction power ability skill talent strength weakness vulnerability purpose meaning use function effect "
+    "importance significance history past background youth fame reputation secret identity problem trouble "
+    "trick excuse answer advice idea lesson age height size weight price cost reward religion gender sex"
+)
+UNSAID = frozenset(stem(word) for word in _UNSAID.split())
+"""Nouns for what somebody has that a sentence tells without them: a cobbler's trade needs no *trade*."""
+
 _ELDERS, _YOUNGERS = (
     frozenset(stem(word) for word in side.split())
     for side in (

@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal
 
-from app.lexicon import ALTERNATIVES, EVERYDAY, KIND_WORDS
+from app.lexicon import ALTERNATIVES, EVERYDAY, KIND_WORDS, UNSAID
 from app.text import Word, content, forms, words
 from corpus import canon
 from corpus.store import Store, fold
@@ -80,6 +81,14 @@ _PORTRAIT = re.compile(
 # "Do you know who Letho is?"  "What year the battle was" asks for something else.
 _PORTRAIT_ENDS = re.compile(r"^\W*(?:who|what) .{1,60}\b(?:is|are|was|were)\W*$", re.I)
 
+# "What is Tissaia's cat called?" asks for something that has a word of its own; a trade or a fate may be told without.
+_POSSESSION = re.compile(
+    r"^\W*(?:what|who|which)(?:['’]?s| is| are| was| were)\b[^?]*?['’]s?\s+(?P<thing>[^'’?.,;:]{2,40}?)"
+    r"(?:\s+(?:called|named|like))?\W*$",
+    re.I,
+)
+_OWNS = re.compile(r"['’]s?\s")
+
 # Several things are asked for.  Only the layout and the number of quotes hang on it.
 _LIST = re.compile(
     r"\b(?:list|name|enumerate)\s+(?:all|every|each|the|some|a few|any|two|three|four|five|six|\d+)\b"
@@ -113,6 +122,7 @@ class Question:
     unknown: tuple[str, ...]  # words that no passage of the archive holds, as the user spelt them
     canon: Canon = ""  # the telling that the wording names ("in the books"), if it names one
     wants_list: bool = False
+    possession: str = ""  # stem of what somebody is said to have: "cat" in "What is Tissaia's cat called?"
 
     @property
     def stems(self) -> frozenset[str]:
@@ -268,7 +278,8 @@ def _known(word: Word, vocabulary: Vocabulary) -> bool:
 
 def analyse(text: str, names: Names, vocabulary: Vocabulary) -> Question:
     """Understand a stand-alone question.  Time is linear in its length; 2,000 characters take a few milliseconds."""
-    split_words = split(clean(text))
+    cleaned = clean(text)
+    split_words = split(cleaned)
     mentions = names.mentions(split_words)
     named = {
         word.start: frozenset(mention.pages)
@@ -297,11 +308,26 @@ def analyse(text: str, names: Names, vocabulary: Vocabulary) -> Question:
             )
 
     kind = kind_of(text)
+    # "Geralt's horse" is no portrait of the horse as such.
+    owned = any(
+        one.end == other.start and _OWNS.match(cleaned, split_words[one.end - 1].end)
+        for one, other in pairwise(mentions)
+    )
     rest = [term for term in terms.values() if not term.is_name and term.stem not in KIND_WORDS]
     portrait = _PORTRAIT.match(text) or (_PORTRAIT_ENDS.match(text) and all(term.is_name for term in terms.values()))
-    if terms and not rest and pages and (portrait or len(said) == len(terms)):
+    if terms and not rest and pages and not owned and (portrait or len(said) == len(terms)):
         kind = "definition"
     return Question(
         text, kind, tuple(terms.values()), pages, tuple(dict.fromkeys(unknown)),
-        telling_of(text), _LIST.search(text) is not None,
+        telling_of(text), _LIST.search(text) is not None, _possession(text),
     )  # fmt: skip
+
+
+def _possession(text: str) -> str:
+    asked = _POSSESSION.match(text)
+    said = words(asked["thing"]) if asked else []
+    if not 0 < len(said) <= 3 or any(word.is_stop for word in said):
+        return ""
+    while said and said[-1].stem in KIND_WORDS:  # the middle name: whoever answers says "middle"
+        said.pop()
+    return said[-1].stem if said and said[-1].stem not in UNSAID else ""

@@ -1,6 +1,7 @@
 """Grounded conversations for tuning the decoder: numbered passages and a question → an answer that cites.
 
-    python -m corpus.grounded --data DIR --out runs/grounded.jsonl [--groups runs/ranking/train.jsonl runs/ranking/wiki.jsonl]
+    python -m corpus.grounded --data DIR --out runs/grounded.jsonl
+        [--groups runs/ranking/train.jsonl runs/ranking/wiki.jsonl]
 
 Every line is ``{"passages": [[heading, text], …], "turns": [["user", question], …], "answer": "… [n].", "kind",
 "answers", "gold"}``; the last two, aliases and the numbers of the passages that hold them, are for whoever scores
@@ -9,8 +10,8 @@ finds for the question (the hard ones), others of the same title, and random one
 In some rows the evidence is taken away, and the right answer is then that the archives do not say.
 
 :data:`MIXTURE` is the whole recipe.  The codex's own questions get the passages that retrieval really brings when
-``--groups`` names what ``python -m retrieval.candidates`` wrote, else BM25's; those over wiki pages come only with their
-groups.
+``--groups`` names what ``python -m retrieval.candidates`` wrote, else BM25's; those over wiki pages come only with
+their groups.
 """
 
 from __future__ import annotations

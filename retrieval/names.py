@@ -109,6 +109,7 @@ class Names:
         """A ``clean`` question with misspelt names put right, and what was changed (old → new)."""
         words = split(question)
         named = {at for mention in self.mentions(words) for at in range(mention.start, mention.end)}
+        keys = {word.key for word in words}
         changes: dict[str, str] = {}
         pieces: list[str] = []
         done = 0
@@ -117,7 +118,8 @@ class Names:
                 continue
             old = question[word.start : word.end]
             right = self.speller.correct(word.key)
-            if right and not self._passages(word.text):
+            # "Who is Eragon's dragon?": whoever writes one of two words right knows how it is written.
+            if right and right not in keys and not self._passages(word.text):
                 new = self._shown[right]
             elif self._owner(words, at):
                 new = f"{old[:-1]}'s"

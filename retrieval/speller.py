@@ -90,6 +90,9 @@ class Speller:
                 # A rare English word may be a misspelt name (Gerald), but is hardly another English word (codex: code).
                 if rare and (distance > 1 or choice in _english()) and _sound(word) != _sound(choice):
                     continue
+                # Nobody mistakes the first letter of an English word: Eragon is no dragon.
+                if not _alike(word[0], choice[0]) and is_english(choice):
+                    continue
                 # A name of another world is no misspelt English word: Mordor is not murder.
                 if distance > 1 and len(word) <= 6 and choice in _english():
                     continue

@@ -70,6 +70,20 @@ def test_written_weights_are_those_that_are_read(cases, tmp_path):
     assert read.confidence.keys() == ev.CALIBRATION.confidence.keys()
 
 
+def test_what_somebody_is_asked_to_have_must_be_named(make):
+    pipeline = make()
+    weights = ev.Calibration(
+        ev.CALIBRATION.sentence, ev.CALIBRATION.silence, dict.fromkeys(ev.CALIBRATION.confidence, 0.0)
+    )
+
+    def sure(text: str) -> float:
+        question, hits = pipeline.understand(text, None)
+        return ev.confidence(question, ev.find(question, hits, pipeline.encoder), weights)
+
+    assert sure("Who is Orsolya's mother?") == 0.5
+    assert sure("What is Orsolya's walrus called?") in (0.5 * ev.UNNAMED, 0.5 * ev.UNNAMED * ev.UNKNOWN_NAME)
+
+
 def test_a_number_that_is_asked_for_must_be_there(make):
     pipeline = make()
     question, hits = pipeline.understand("How many children did Orsolya raise?", None)

@@ -119,3 +119,26 @@ def test_part_of_a_known_name_is_no_unknown_word():
     names = Names([("Gaunter O'Dimm", 1)], lambda word: True)
     asked = analyse("who is gaunter o dimm's zork", names, Vocabulary(lambda word: 0, 10))
     assert asked.unknown == ("zork",)
+
+
+OWNERS = Names([("Geralt", 1), ("Horse", 2), ("Obsidian star", 3), ("Yennefer's obsidian star", 3)], lambda word: True)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "possession"),
+    [
+        ("Who is Geralt's horse?", "person", "hors"),
+        ("what's the name of Geralt's horse", "thing", "hors"),
+        ("What is Geralt's horse called?", "thing", "hors"),
+        ("What is a horse?", "definition", ""),
+        ("What is Yennefer's obsidian star?", "definition", "star"),
+        ("What is Geralt's middle name?", "thing", "middl"),
+        ("What is Geralt's name?", "definition", ""),
+        ("What was Geralt's trade?", "thing", ""),  # "a witcher" says it
+        ("What is Geralt's relation to the dryads?", "thing", ""),
+        ("What does Geralt's horse eat?", "thing", ""),
+    ],
+)
+def test_what_somebody_has_is_no_portrait_of_such_a_thing(text, kind, possession):
+    asked = analyse(text, OWNERS, Vocabulary(lambda word: 3, 10))
+    assert (asked.kind, asked.possession) == (kind, possession)
