@@ -29,6 +29,7 @@ _POINTS = re.compile(
 )
 _PERSONS = {"he": "he", "him": "he", "his": "he", "she": "she", "her": "she", "hers": "she"}
 _ASKS_NAME = re.compile(r"^\W*(?:and |so |but )*(?:who|what|which|whose|whom)\b", re.I)
+_RELATION = re.compile(r"^\W*(?:and |so |but )*who\b[^?]*?['’]s?\s+[\w-]+\W*$", re.I)
 # "Which prison …?" asks for a thing of that sort: what stands beside the word in the answer is the thing.
 _ASKS_SORT = re.compile(
     r"\b(?:which|what)\s+([^\W\d_]+)(?:\s+([^\W\d_]+)\s+(?:do|does|did|is|are|was|were|has|have|had|can|could)\b)?",
@@ -217,6 +218,9 @@ def features(c: Candidate, question: str, history: Sequence[Turn], names: Names)
         "question_and_title": in_question and in_title,
         "told": told,
         "told_first": told and c.where.get("answer") == 0,
+        # "Who is Ciri's grandmother?"  "Calanthe [1]."
+        "told_alone": told and history[-1][1].casefold().startswith(c.name.casefold()),
+        "told_relation": told and c.where.get("answer") == 0 and _RELATION.search(asked) is not None,
         "told_sort": "beside" in c.where and not in_question,
         "told_place": in_answer and is_place and _ASKS_PLACE.search(asked) is not None,
         "pronoun_fits": fits,

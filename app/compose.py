@@ -36,6 +36,12 @@ NAMED = frozenset({"person", "place", "time", "count"})  # kinds of question tha
 ITEMS = 3  # values of an infobox row from which they are set as a list
 _PRONOUN = re.compile(r"\b(?:he|him|his|she|hers?|it|its|they|them|their)\b")
 PRONOUN_START = re.compile(r"^(?:he|she|it|they|his|her|their|its|this|these|both)\b", re.I)
+_HEARSAY = re.compile(
+    r"\b(?:people|peasants|folk|many|some|others) (?:\w+ ){0,3}?(?:believe|think|regard|say|hold|call|suppose|take)\b"
+    r"|\b(?:legend|rumou?r|folk belief|superstition|is said|are said|supposed(?:ly)?|allegedly|reputed(?:ly)?)\b"
+    r"|^\W*only\b",
+    re.I,
+)
 OTHERWISE = "The archives tell it differently: "
 TELLINGS = {"books": "In the books", "games": "In the games", "tv": "In the series"}
 
@@ -218,7 +224,8 @@ class Composer:
         about = self.question.text, best.passage.title, best.text
         if self.question.kind == "yesno":
             said = verdict.word(*about)
-            if said == "Yes" and best.share < YES:  # beside the point, a sentence denies nothing
+            # Beside the point, a sentence denies nothing; what people believe need not be so, nor what others tell.
+            if best.telling < 0 or (said == "Yes" and (best.share < YES or _HEARSAY.search(best.text))):
                 return ""
             return f"{said}: " if said else ""
         if self.question.kind != "definition" and verdict.contradicts(*about):

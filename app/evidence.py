@@ -31,7 +31,7 @@ from typing import Protocol
 
 import numpy as np
 
-from app.lexicon import ALTERNATIVES, INVERSE, KIND_LABELS
+from app.lexicon import ALTERNATIVES, INVERSE, KIND_LABELS, SLAYING
 from app.question import Question, Term
 from app.text import Word, stem, stems, words
 from corpus.chunk import sentences
@@ -43,6 +43,7 @@ ENCODED = 300  # sentences that are compared through the encoder: the best by wo
 UNKNOWN_NAME = 0.25  # factor on the confidence
 UNTYPED = 0.3  # likewise, where a number is asked for and there is none
 UNNAMED = 0.5  # likewise, where somebody's cat is asked for and there is no cat
+OWN_DEATH = 3.0  # logit of the second stage that an infobox row about somebody's death has at least, if that is asked
 PORTRAIT = 0.9  # confidence in a portrait of something that has an article of its own
 MAX_WORDS = 60  # a longer sentence is a list or a quotation gone wrong and makes a poor answer
 
@@ -79,6 +80,14 @@ _INSTRUCTION = re.compile(
 _WHOSE_CHILD = re.compile(
     r"\bwhose\b|\b(?:(?:grand)?(?:son|daughter|child)|kid|mother|father|parent)\s+(?:of|to)\W*$", re.I
 )
+# Asks how somebody's life ended: that has a row of its own in the infobox.
+_DEATH = re.compile(
+    r"^\W*(?:who (?:has |had )?(?:kill(?:ed|s)|murder(?:ed|s)|slew|assassinate[ds]|behead(?:ed|s))\b"
+    r"|who(?:['’]?s| is| was)\b.*\b(?:killer|murderer|slayer)\b"
+    r"|(?:how|where) (?:did|does|do)\b.*\bdie\b|(?:how|where|by whom) (?:was|is)\b.*\b(?:kill|murder|assassinat)ed\b)",
+    re.I,
+)
+_DIED = re.compile(r"^died\b(?! there)", re.I)
 _WHO_VERB = re.compile(r"^\W*who\s+(\w+ed|\w+s|[a-z]+)\s+((?:[\w'’-]+\s*)+)", re.I)
 _YEAR_ASKED = re.compile(r"\b(?:what|which) (?:year|date)\b|\b(?:year|date) of\b", re.I)
 _NUMBER_ASKED = re.compile(r"\bhow (?:many|tall)\b|\bnumber of\b", re.I)
@@ -241,10 +250,16 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
         coverage, named, matter, least = _coverage(question, held[at], title, heading, near, hit.passage.page)
         if fact and named == 0:
             continue  # a row about somebody else: Foltest's mother for whoever asks for Letho's
+        if fact and question.kind in ("reason", "manner") and stems(fact.values) <= question.stems:
+            continue  # "hair: white" does not say why it is white
         if fact:
             fits = _fact_fit(question, fact, own=bool(subject))
         else:
             fits = _type_fit(question, text[start:end], cut[at], title)
+        read = second.get((start, end), 0.0)
+        if fact and subject and matter == 1.0 and least and _DIED.match(fact.label) and _DEATH.match(question.text):
+            # The row says just that, and all of it, in words of which the second stage has read too few.
+            fits, read = 1.0, max(read, OWN_DEATH)
         if question.kind == "definition":
             # A portrait is the article's own lead, and in it the earlier sentence says more.
             is_lead = subject and not hit.passage.path
@@ -262,7 +277,7 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
                 fits,
                 least,
                 telling,
-                second.get((start, end), 0.0),
+                read,
             )
         )
     return out
@@ -292,7 +307,7 @@ def _coverage(
 
 def _held(term: Term, here: set[str], title: set[str], heading: set[str], near: set[str], page: int) -> float:
     """How far a sentence speaks of a term, 0–1."""
-    if term.stem in here:
+    if term.stem in here or (term.stem in SLAYING and SLAYING & here):
         return 1.0
     if term.stem in title or page in term.pages:
         return 0.9  # the article is about it, so the sentence may say "he"
@@ -324,7 +339,7 @@ def _fact_fit(question: Question, fact: FactLine, own: bool) -> float:
     values = [word for word in words(fact.values) if not word.is_stop]
     match question.kind:
         case "person":
-            right_kind = fact.values[:1].isupper()
+            right_kind = any(word.is_capital for word in values)  # also "murdered by Letho"
         case "time" | "count":
             right_kind = any(word.is_number for word in values)
         case "place":
@@ -475,4 +490,18 @@ def short_answer(question: Question, evidence: Evidence) -> str | None:
     values = {word.stem for word in words(fact.values) if not word.is_stop}
     if evidence.type < 0.8 or evidence.matter < 0.45 or (values and values <= question.stems):
         return None
-    return fact.values
+    return _asked_of(fact.values, question)
+
+
+_NOTE = re.compile(r"\s*\(([^()]*)\)")
+
+
+def _asked_of(values: str, question: Question) -> str:
+    """Of several values those with the note that is asked for: for a first husband of "A (first), B (second)" A."""
+    apart = "; " if ";" in values else ", "
+    parts = [part.strip() for part in re.split(rf"{apart.strip()}\s+(?![^()]*\))", values)]
+    asked = {word.stem for word in words(question.text) if not word.is_stop}
+    notes = [[{word.stem for word in words(note)} for note in _NOTE.findall(part)] for part in parts]
+    fits = [max((len(note & asked) for note in each), default=0) for each in notes]
+    fitting = [part for part, fit in zip(parts, fits, strict=True) if fit == max(fits)]
+    return apart.join(fitting)

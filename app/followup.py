@@ -220,7 +220,8 @@ def _same_question(last: str, about: str, names_in: NamesIn, gender_of: GenderOf
         # The name that stands last is what the question was about: "Who in Kaer Morhen trained Geralt?"  But one person
         # is asked for in another's place: "Who played Yennefer in The Hexer?"
         alike = [name for name in old if _sort(gender_of(name)) == _sort(gender_of(about))]
-        # "Who is Geralt's horse?  And Ciri's?"
+        # "Who is Geralt's horse?  And Ciri's?"  A mare, too, is a she.
+        owns = owns or gender_of(about) in _PERSONS
         head, found, tail = last.rpartition((owners if owns and owners else alike or old)[-1])
         if found:
             begun = re.search(r"\b(?:the|a|an) $", head, re.I) is not None

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from app import carry, verdict
 from app.carry import Names, Turn
+from app.evidence import fact_line
 
 QUESTIONS = Path(__file__).parents[1] / "corpus" / "questions"
 L2 = 1.0  # on the weights, in units of a question
@@ -122,9 +123,15 @@ def turns(path: Path, names: Names) -> list[Case]:
             evidence = turn.get("evidence") or []
             if history and turn.get("answers"):
                 cases.append(_case(turn["question"], whole, history, names))
-            quotes = " ".join(f"“{e['text']}” [{n}]" for n, e in enumerate(evidence[:2], 1))
+            quotes = " ".join(_said(e["text"], n) for n, e in enumerate(evidence[:2], 1))
             history.append(Turn(whole, quotes or turn.get("answer", ""), tuple(e["article"] for e in evidence[:2])))
     return cases
+
+
+def _said(sentence: str, n: int) -> str:
+    """A sentence as the answer gives it: of an infobox row the values alone, all else as a quote."""
+    fact = fact_line(sentence)
+    return f"{fact.values} [{n}]." if fact else f"“{sentence}” [{n}]"
 
 
 def _case(question: str, whole: str, history: list[Turn], names: Names) -> Case:

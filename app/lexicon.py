@@ -128,6 +128,11 @@ largest: biggest big
 charge: govern lead command rule
 afraid: fear
 replace: successor succeed instead
+last: duration
+dark: darkness
+goodbye: farewell
+pay: offer fee reward payment price
+see: sight vision
 """
 
 ALTERNATIVES: dict[str, frozenset[str]] = {
@@ -193,6 +198,10 @@ _KINDS = (
 )
 KIND_WORDS = frozenset(stem(word) for word in _KINDS.split())
 """Nouns that only say what kind of answer is wanted; a sentence need not repeat them."""
+
+_SLAYING = "kill murder slay slain assassinate assassination behead"
+SLAYING = frozenset(stem(word) for word in _SLAYING.split())
+"""One deed in so many words: who asks for the killer is answered by the murderer."""
 
 _UNSAID = (
     "trade craft job work profession occupation calling specialty task mission duty office post position rank title "

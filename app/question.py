@@ -183,6 +183,13 @@ _AFTER = re.compile(
     r"(?P<end>[\s?!.]*)$",
     re.I,
 )
+# "New question: …", "Also unrelated, …"
+_ASIDE = re.compile(
+    r"^\W*(?:(?:ok(?:ay)?|and|also|so|well)\W+)*(?:(?:something|totally|completely|an?|one|the)\s+)?"
+    r"(?:unrelated|off[ -]topic|different topic|(?:new|next|other|another|different|last) (?:question|topic|one))"
+    r"(?:\s+(?:question|topic|though|but))?\s*[:,;–—-]\s*(?=\w)",
+    re.I,
+)
 _FIRST_PERSON = re.compile(r"\b(?:i|me|my|mine|we|us|our)\b", re.I)
 _CHAT = re.compile(
     r"^\W*(?:ok|okay|right|hey|hi|hello|so|well|thanks|thank you|cheers|btw|by the way|anyway|moving on|next"
@@ -208,6 +215,7 @@ def core(text: str, names_any: Callable[[str], bool]) -> str:
     text = _CALLED.sub("", text)
     for form in _POLITE:
         text = form.sub("", text)
+    text = _ASIDE.sub("", text)
     text = _AFTER.sub(lambda match: match["end"], text)
 
     def idle(part: str) -> bool:

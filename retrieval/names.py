@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import dropwhile
 
 from corpus.store import Store
-from retrieval.speller import Speller
+from retrieval.speller import Speller, plain
 from retrieval.words import Word, clean, split, without_note
 
 MAX_NAME_WORDS = 8
@@ -123,6 +123,8 @@ class Names:
                 new = self._shown[right]
             elif self._owner(words, at):
                 new = f"{old[:-1]}'s"
+            elif old.islower() and not self._passages(word.text) and (held := [*filter(self._passages, plain(old))]):
+                new = held[0]
             else:
                 continue
             changes[old] = new

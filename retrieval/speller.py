@@ -113,6 +113,22 @@ def is_english(word: str) -> bool:
     return any(_english().get(variant, 0) >= COMMON for variant in variants)
 
 
+def plain(word: str) -> list[str]:
+    """Common English words one mistake from a word that is none itself, the commonest first: *ingridients*.
+
+    Short words have too many neighbours, and nobody mistakes the first letter.
+    """
+    if len(word) <= LONG or not word.isalpha() or is_english(word):
+        return []
+    near = process.extract(word, _common(word[0]), scorer=OSA.distance, score_cutoff=1, limit=None)
+    return sorted((choice for choice, _, _ in near), key=lambda choice: -_english()[choice])
+
+
+@lru_cache(maxsize=32)
+def _common(letter: str) -> list[str]:
+    return [word for word, times in _english().items() if times >= COMMON and word[0] == letter]
+
+
 def _alike(a: str, b: str) -> bool:
     return a == b or any(a in sounds and b in sounds for sounds in _SOUNDS)
 
