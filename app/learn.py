@@ -1,6 +1,6 @@
 """What is learnt from the train questions without a search: writes ``app/learnt.json``.
 
-    python -m app.learn [--data DIR] [--out app/learnt.json]
+    python -m app.learn [--data DIR] [--out app/learnt.json] [--keep yes premise]
 
 1. **yes**: logistic regression of "the answer is yes" on ``app.verdict.features`` of the yes/no questions and their
    annotated evidence;
@@ -191,6 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="data folder with an archive of the codex (default: as for app.py)")
     parser.add_argument("--out", type=Path, default=Path(carry.__file__).with_name("learnt.json"))
+    parser.add_argument("--keep", nargs="*", choices=("yes", "premise"), default=(), help="what stays as it is in OUT")
     args = parser.parse_args()
     from app import settings
     from app.known import Known
@@ -200,6 +201,8 @@ def main() -> None:
     store = Store(settings.load(data=args.data).archive)
     names = Known(store, ArchiveNames.of(store))
     yes, premise = (fit(rows) for rows in told(QUESTIONS / "train.jsonl"))
+    kept = json.loads(args.out.read_text(encoding="utf-8")) if args.keep else {}
+    yes, premise = (kept[part] if part in args.keep else fit for part, fit in (("yes", yes), ("premise", premise)))
     carried = fit_carry(turns(QUESTIONS / "train.jsonl", names))
     judged = judge(*told(QUESTIONS / "dev.jsonl"), yes, premise)
     judged |= judge_carry(turns(QUESTIONS / "dev.jsonl", names), carried)

@@ -199,7 +199,7 @@ _KINDS = (
 KIND_WORDS = frozenset(stem(word) for word in _KINDS.split())
 """Nouns that only say what kind of answer is wanted; a sentence need not repeat them."""
 
-_SLAYING = "kill murder slay slain assassinate assassination behead"
+_SLAYING = "kill murder slay slain assassinate assassination behead killer murderer slayer assassin"
 SLAYING = frozenset(stem(word) for word in _SLAYING.split())
 """One deed in so many words: who asks for the killer is answered by the murderer."""
 

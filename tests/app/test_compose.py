@@ -166,6 +166,21 @@ def test_a_weak_yes_is_not_said():
     assert "Yes" not in joined(answer(question, found).sentences)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["People on the coast believe that Marn has a king.", "Only legend says that Marn has a king."],
+)
+def test_hearsay_carries_no_yes(text):
+    question = asked("Does Marn have a king?", "yesno")
+    assert joined(answer(question, evidence(passage(1, "Marn has a king."), 0.9)).sentences).startswith("Yes")
+    assert not joined(answer(question, evidence(passage(1, text), 0.9)).sentences).startswith("Yes")
+
+
+def test_what_another_telling_says_is_neither_yes_nor_no():
+    found = [replace(e, telling=-1.0) for e in evidence(passage(1, "Marn has a king."), 0.9)]
+    assert joined(answer(asked("Does Marn have a king?", "yesno"), found).sentences) == "“Marn has a king.” [1]"
+
+
 def test_neighbours_are_quoted_as_one_and_nothing_twice():
     found = evidence(passage(1, LEAD), 0.3, 0.28, 0.01, 0.01)
     said = answer(asked("How did Marn begin?", "manner"), found)

@@ -37,6 +37,7 @@ RAISED = Turn("Who raised Orsolya?", "Maruk [1].")
         ("And her father?", MOTHER, "Orsolya", "Who is Orsolya's father?"),
         ("And Tobiah?", MOTHER, "", "Who is Tobiah's mother?"),
         ("What about Tobiah?", RAISED, "", "Who raised Tobiah?"),
+        ("and Tobiah?", Turn("Who is Orsolya's Maruk?", ""), "", "Who is Tobiah's Maruk?"),
         ("and Tobiah's?", Turn("Who in Brennport is Orsolya's Maruk?", ""), "", "Who in Brennport is Tobiah's Maruk?"),
         ("Tell me more", WHO_ORSOLYA, "Orsolya", "Tell me about Orsolya."),
         ("Tell me more about her.", WHO_ORSOLYA, "Orsolya", "Tell me about Orsolya."),

@@ -35,6 +35,9 @@ def names_any(text: str) -> bool:
         ("real name of Letho plz lol", "real name of Letho"),
         ("how did Letho die?? i cant remember", "how did Letho die"),
         ("how big is Letho, exactly, i mean?", "how big is Letho?"),
+        ("Also unrelated, what is a griffin", "what is a griffin"),
+        ("New question: who is Letho?", "who is Letho?"),
+        ("Something unrelated: who leads the Eternal Flame", "who leads the Eternal Flame"),
     ],
 )
 def test_what_a_speaker_says_of_himself_is_no_part_of_the_question(typed, asked):

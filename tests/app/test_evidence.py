@@ -1,0 +1,74 @@
+"""What single sentences and infobox rows are taken for; how all are weighed together is for test_calibrate.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from app import evidence as ev
+from app.question import Question, Vocabulary, analyse
+from corpus.types import FACTS_PATH
+from retrieval.names import Names
+from retrieval.search import Hit
+from tests.app.conftest import CountingEncoder
+from tests.app.test_compose import passage
+
+NAMES = Names([("Marn", 1), ("Ysk", 2)], lambda word: True)
+ROWS = (
+    "Marn — died (books): murdered by Letta at Ysk, 1240.\n"
+    "Marn — hair: red.\n"
+    "Marn — husband: Tarn of Ysk (first), Belo (second).\n"
+    "Marn — voice actor: Ada Low (English, seasons 2 and 3); Ewa Low (English, season 4); Ola Bis (Polish)."
+)
+PROSE = "Marn killed a wyvern in her youth. A fever turned the hair of Marn red."
+
+
+def asked(text: str) -> Question:
+    return analyse(text, NAMES, Vocabulary(lambda word: 3, 100))
+
+
+def found(text: str) -> list[ev.Evidence]:
+    hits = [Hit(passage(1, PROSE), 1.0), Hit(passage(2, ROWS, FACTS_PATH), 0.9)]
+    return ev.find(asked(text), hits, CountingEncoder())
+
+
+@pytest.mark.parametrize(
+    ("text", "is_row"),
+    [
+        ("Who killed Marn?", True),
+        ("Who was the murderer of Marn?", True),
+        ("How did Marn die?", True),
+        ("Who assassinated Marn?", True),
+        ("Who did Marn kill?", False),  # no question about her own end
+        ("How did Marn die of old age?", False),  # the row does not say so
+        ("How did Marn die at Ysk with her nurse?", False),
+    ],
+)
+def test_whoever_asks_for_a_death_gets_its_row(text, is_row):
+    row = next(e for e in found(text) if "died" in e.text)
+    assert (row.second == ev.OWN_DEATH) == is_row
+    if is_row:
+        assert row.type == row.coverage == row.matter == 1.0
+        assert found(text)[0].text == row.text
+
+
+def test_a_row_that_only_says_so_is_no_reason():
+    assert not any("hair:" in e.text for e in found("Why is Marn's hair red?"))
+    assert any("hair:" in e.text for e in found("What colour is Marn's hair?"))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("Who was Marn's first husband?", "Tarn of Ysk (first)"),
+        ("Who was Marn's husband?", "Tarn of Ysk (first), Belo (second)"),
+        ("Who is the voice actor of Marn in Polish?", "Ola Bis (Polish)"),
+        ("Who is the voice actor of Marn in season 4?", "Ewa Low (English, season 4)"),
+        ("Who are the voice actors of Marn in English?",
+         "Ada Low (English, seasons 2 and 3); Ewa Low (English, season 4)"),
+    ],
+)  # fmt: skip
+def test_of_several_values_the_one_asked_for_is_given(text, value):
+    question = asked(text)
+    label = "husband:" if "husband" in text else "voice actor:"
+    row = next(e for e in found(text) if label in e.text)
+    assert ev.short_answer(question, row) == value
