@@ -86,6 +86,8 @@ def test_groundedness_counts_sentences_that_their_citation_bears():
     bad = answer("a", "Vizima is the capital of Mars", "Vizima is the capital of Temeria.")
     assert evaluate.groundedness(good) == (1, 1)
     assert evaluate.groundedness(bad) == (1, 0)
+    # Function words alone make a name, too.
+    assert evaluate.groundedness(answer("a", "She-Who-Knows", "Crones — mother: She-Who-Knows.")) == (1, 1)
 
 
 @pytest.mark.parametrize(
