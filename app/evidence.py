@@ -93,6 +93,7 @@ _YEAR_ASKED = re.compile(r"\b(?:what|which) (?:year|date)\b|\b(?:year|date) of\b
 _NUMBER_ASKED = re.compile(r"\bhow (?:many|tall)\b|\bnumber of\b", re.I)
 _DIGIT = re.compile(r"\d")
 _HOW_MANY = re.compile(r"\bhow many\s+([^\W\d_]+)", re.I)
+_NOTE = re.compile(r"\(([^()]*)\)")
 _FACT = re.compile(r"^(?P<title>.+?) — (?P<label>[^:]{1,60}): (?P<values>.+?)\.?$", re.S)
 
 
@@ -434,8 +435,8 @@ def confidence(question: Question, found: Sequence[Evidence], calibration: Calib
 
     A name that no passage of the archive holds counts against it beyond what was fitted: the dev questions hold a dozen
     of those, too few to learn from, and nobody can answer about Gandalf.  So does the lack of any number where one is
-    asked for.  Whoever asks for a portrait of something that has an article gets its lead: there is nothing to weigh,
-    and the dev questions hold but a handful of those.
+    asked for, and of a thing that somebody is asked to have.  Whoever asks for a portrait of something that has an
+    article gets its lead: there is nothing to weigh, and the dev questions hold but a handful of those.
     """
     if not found or not question.terms:
         return 0.0
@@ -491,9 +492,6 @@ def short_answer(question: Question, evidence: Evidence) -> str | None:
     if evidence.type < 0.8 or evidence.matter < 0.45 or (values and values <= question.stems):
         return None
     return _asked_of(fact.values, question)
-
-
-_NOTE = re.compile(r"\s*\(([^()]*)\)")
 
 
 def _asked_of(values: str, question: Question) -> str:

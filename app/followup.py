@@ -215,14 +215,14 @@ def _same_question(last: str, about: str, names_in: NamesIn, gender_of: GenderOf
     old = names_in(last)
     if is_name and old and not _RELATION.search(about) and not _PREPOSITION.match(about):
         owners = [name for name in old if re.search(rf"\b{re.escape(name)}['’]s?(?!\w)", last)]
-        owns = re.search(r"['’]s?$", about) is not None
+        in_possessive = re.search(r"['’]s?$", about) is not None
         about = re.sub(r"(?:['’]s?)?(?:\s+(?:himself|herself|itself|too|then))?$", "", about)
         # The name that stands last is what the question was about: "Who in Kaer Morhen trained Geralt?"  But one person
         # is asked for in another's place: "Who played Yennefer in The Hexer?"
         alike = [name for name in old if _sort(gender_of(name)) == _sort(gender_of(about))]
         # "Who is Geralt's horse?  And Ciri's?"  A mare, too, is a she.
-        owns = owns or gender_of(about) in _PERSONS
-        head, found, tail = last.rpartition((owners if owns and owners else alike or old)[-1])
+        instead = owners if in_possessive or gender_of(about) in _PERSONS else []
+        head, found, tail = last.rpartition((instead or alike or old)[-1])
         if found:
             begun = re.search(r"\b(?:the|a|an) $", head, re.I) is not None
             return f"{head}{re.sub(r'^(?:the|a|an) ', '', about, flags=re.I) if begun else about}{tail}", True

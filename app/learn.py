@@ -200,9 +200,9 @@ def main() -> None:
 
     store = Store(settings.load(data=args.data).archive)
     names = Known(store, ArchiveNames.of(store))
-    yes, premise = (fit(rows) for rows in told(QUESTIONS / "train.jsonl"))
     kept = json.loads(args.out.read_text(encoding="utf-8")) if args.keep else {}
-    yes, premise = (kept[part] if part in args.keep else fit for part, fit in (("yes", yes), ("premise", premise)))
+    parts = zip(("yes", "premise"), told(QUESTIONS / "train.jsonl"), strict=True)
+    yes, premise = (kept[part] if part in args.keep else fit(rows) for part, rows in parts)
     carried = fit_carry(turns(QUESTIONS / "train.jsonl", names))
     judged = judge(*told(QUESTIONS / "dev.jsonl"), yes, premise)
     judged |= judge_carry(turns(QUESTIONS / "dev.jsonl", names), carried)
