@@ -19,6 +19,7 @@ from app import evidence as ev
 from app import support, verdict
 from app.answer import Citation, Sentence
 from app.question import Question
+from app.roster import Listed
 from app.text import content, stems, words
 from corpus.store import StoredPassage
 from retrieval.search import Hit
@@ -111,6 +112,12 @@ class Composer:
             self.sentences += [Sentence(f"- {part[:1].upper()}{part[1:]} [{n}]", n, block=True) for part in parts]
         else:
             self.sentences.append(Sentence(f"{value[:1].upper()}{value[1:]} [{n}].", n))
+
+    def articles(self, listed: Listed) -> None:
+        """A list of articles, each with what says that it belongs there."""
+        for member in listed.members:
+            n = self._cite(Hit(member.passage, 0.0), member.start, member.end)
+            self.sentences.append(Sentence(f"- {without_note(member.title)} [{n}]", n, block=True))
 
     def keep(self, claim: str, hit: Hit, checked: support.Verdict) -> str:
         """Take a checked sentence into the answer, unless it is beside the point or has been said; the text shown."""

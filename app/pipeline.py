@@ -22,13 +22,14 @@ from app.compose import Composer, Length
 from app.errors import NothingIndexed
 from app.known import Known
 from app.question import Question, Vocabulary, analyse, bookish, core
+from app.roster import Listed, Roster
 from app.settings import Settings
-from app.text import clip
+from app.text import clip, stems
 from corpus.chunk import trim
 from corpus.store import Store, StoredPassage
 from retrieval.names import Names
 from retrieval.search import Found, Hit
-from retrieval.words import clean
+from retrieval.words import clean, without_note
 
 if TYPE_CHECKING:
     from lm.reader import TracedToken
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 LIKELY = 0.1  # how much a reading's own probability counts beside the confidence in its answer, as logarithms
 LEAST = 40  # words of a passage that the decoder reads, however many passages there are
 SURE = 0.9  # probability of a drafted sentence's tokens, their geometric mean, under which it is not trusted
+LISTED = 0.8  # confidence that a list of articles, each of whose lines says that it belongs there, has at least
 ENOUGH = 0.3  # a reading whose probability times its confidence is so high needs no other: each costs a search
 
 
@@ -75,6 +77,7 @@ class Pipeline:
     ) -> None:
         self.settings, self.store, self.searcher, self.encoder, self.reader = settings, store, searcher, encoder, reader
         self.vocabulary, self.known = Vocabulary.of(store), Known(store, searcher.names)
+        self.roster = Roster(store)
 
     @classmethod
     def open(cls, settings: Settings) -> Pipeline:
@@ -156,14 +159,21 @@ class Pipeline:
             if probability * weighed[-1].sure > ENOUGH:
                 break
         # Which reading was meant?  Mostly the one that the archives answer best; how likely it is counts besides.
-        understood, hits, best, sure, _ = max(weighed, key=_Weighed.likelihood)
+        weighed.sort(key=_Weighed.likelihood, reverse=True)
+        listed = self._listed(weighed, canon)
+        understood, hits, best, sure, _ = weighed[0]
         alone = understood.text
         if history and followup.asks_for_more(asked):
             told = "\n".join(turn[1] for turn in history)
             best = [e for e in best if e.text not in told] or best
             length = "long" if length == "normal" else length
         writer = Composer(understood, best, length)
-        if sure < self.settings.threshold:
+        if listed:
+            writer.articles(listed)
+            sure = max(sure, LISTED)
+            if listed.of > len(listed.members):
+                note = f"{note} {len(listed.members)} of {listed.of} articles are listed.".strip()
+        elif sure < self.settings.threshold:
             yield Final(_silent(asked, alone, note, sure, hits, best, clock, understood, writer.closest()))
             return
 
@@ -173,7 +183,8 @@ class Pipeline:
         excerpts: list[str] = []
         traced: list[TracedToken] = []
         # A drafted sentence would stand where yes or no is to be said, or where a portrait takes several.
-        if not writer.short_answer() and self.reader is not None and understood.kind not in ("yesno", "definition"):
+        drafts = understood.kind not in ("yesno", "definition")
+        if not listed and not writer.short_answer() and drafts and self.reader is not None:
             yield Status("Reading the passages")
             read = _reading_list(best, hits, passages or self.settings.passages)
             words = self.reader.room // len(read)
@@ -201,6 +212,20 @@ class Pipeline:
                 corrected=writer.corrected,
             )
         )
+
+    def _listed(self, weighed: list[_Weighed], canon: str | None) -> Listed | None:
+        """The articles that one of the readings asks a list of; that reading is put first.
+
+        A sentence that names them all says more than their list.
+        """
+        for at, reading in enumerate(weighed):
+            listed = self.roster.find(reading.question.text, canon or reading.question.canon or None)
+            if listed:
+                weighed.insert(0, weighed.pop(at))
+                told = stems(reading.best[0].text) if reading.best else set()
+                names = [stems(without_note(member.title)) - {listed.noun} for member in listed.members]
+                return None if all(name & told for name in names) else listed
+        return None
 
     def understand(self, question: str, canon: str | None, clock: _Clock | None = None) -> tuple[Question, list[Hit]]:
         """A stand-alone question, its names spelt right, and the passages that may answer it, best first."""

@@ -14,7 +14,9 @@ nobody is told that it is wrong.  Questions to be declined have no 1 at all.
 given as offsets of a page's text or as the key of a fact, so that no third party's sentence stands in the questions.
 
 ``--sets`` makes the same out of public question sets, whose questions come with one passage; the others of a group are
-passages of the same title, which is what makes them hard.
+passages of the same title, which is what makes them hard.  With ``--wide`` it takes all that those sets have, questions
+without an answer too, with one other passage each and four sentences of every passage: as many questions as possible
+for the time, to begin with before the questions that count (as TANDA does, Garg et al. 2020).
 """
 
 from __future__ import annotations
@@ -47,6 +49,24 @@ SETS = [
     ("duorc.train", 4_000),
     ("fairytaleqa.train", 5_000),
 ]
+
+WIDE = [
+    "qed_nq.train",
+    "qed_nq.dev",
+    "nq_open_oracle.dev",
+    "squad1.train",
+    "squad2.dev",
+    "adversarialqa.train",
+    "quoref.train",
+    "duorc.train",
+    "hotpotqa.train",
+    "narrativeqa_summaries.dev",
+    "narrativeqa_summaries.test",
+    "fairytaleqa.train",
+    "fairytaleqa.dev",
+    "fairytaleqa.test",
+]
+WIDE_SENTENCES = 4
 
 Group = dict[str, Any]
 
@@ -142,17 +162,27 @@ def group(row: dict[str, Any], store: Store, searcher: Searcher) -> Group:
     return {"id": row["id"], "query": row["query"], "kind": row["kind"], "passages": rows}
 
 
-def set_groups(folder: Path, name: str, limit: int, rng: random.Random, others: int = 3) -> Iterator[Group]:
-    """Groups from a public question set."""
-    rows = [r for r in read_zst(folder / f"{name}.jsonl.zst") if r.get("answerable", True) and r.get("context")]
+def set_groups(
+    folder: Path, name: str, limit: int | None, rng: random.Random, others: int = 3, sentences: int | None = None
+) -> Iterator[Group]:
+    """Groups from a public question set.
+
+    Args:
+        limit: questions at most.
+        others: passages beside the question's own.
+        sentences: of each passage at most, its evidence among them; with it, questions without an answer count too.
+    """
+    rows = [r for r in read_zst(folder / f"{name}.jsonl.zst") if r.get("context")]
+    if sentences is None:
+        rows = [r for r in rows if r.get("answerable", True)]
     by_title: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         texts = by_title[row.get("title") or ""]
         if row["context"] not in texts[-40:]:
             texts.append(row["context"])
     everything = [row["context"] for row in rows]
-    for row in rng.sample(rows, min(limit, len(rows))):
-        answer = row["answers"][0].strip()
+    for row in rng.sample(rows, min(limit or len(rows), len(rows))):
+        answers = [answer.strip() for answer in row["answers"]] if row.get("answerable", True) else []
         texts = [text for text in by_title[row.get("title") or ""] if text != row["context"]]
         picked = rng.sample(texts, min(len(texts), others)) if row.get("title") else []
         picked += rng.sample(everything, others - len(picked))
@@ -160,9 +190,17 @@ def set_groups(folder: Path, name: str, limit: int, rng: random.Random, others: 
         for text in (row["context"], *picked):
             spans = chunk.sentences(text)
             is_gold = text == row["context"]
-            hits = [holds(plain(text[a:b]), [answer]) for a, b in spans]
-            if is_gold and sum(hits) != 1:
+            hits = [holds(plain(text[a:b]), answers[:1]) for a, b in spans]
+            if is_gold and answers and sum(hits) != 1:
                 break  # it is not known which sentence answers
+            if sentences and len(spans) > sentences:
+                first = rng.randrange(len(spans) - sentences + 1)
+                if is_gold and answers:
+                    at = hits.index(True)
+                    first = rng.randint(max(0, at - sentences + 1), min(at, len(spans) - sentences))
+                spans, hits = spans[first : first + sentences], hits[first : first + sentences]
+                start, end = spans[0][0], spans[-1][1]
+                text, spans = text[start:end], [(a - start, b - start) for a, b in spans]
             labels = [int(hit) if is_gold else -int(hit) for hit in hits]
             passages.append({"heading": row.get("title") or "", "text": text, "spans": spans, "labels": labels})
         else:
@@ -177,6 +215,7 @@ def main() -> None:
         "--wiki", type=Path, help="file of wiki pages that the questions are about (default: the codex)"
     )
     parser.add_argument("--sets", type=Path, help="folder of public question sets (instead of --questions)")
+    parser.add_argument("--wide", action="store_true", help="more questions of the sets, shorter passages")
     parser.add_argument("--data", type=Path, default=Path("data"), help="data folder with an index of the codex")
     parser.add_argument("--encoder", type=Path, default=Path("weights/encoder"))
     parser.add_argument("--out", type=Path, required=True)
@@ -195,6 +234,10 @@ def main() -> None:
 def _groups(args: argparse.Namespace) -> Iterator[Group]:
     if args.sets:
         rng = random.Random(0)
+        if args.wide:
+            for name in WIDE:
+                yield from set_groups(args.sets, name, None, rng, 1, WIDE_SENTENCES)
+            return
         for name, limit in SETS:
             yield from set_groups(args.sets, name, limit, rng)
         return
