@@ -35,6 +35,8 @@ SAME = 0.6  # share of a sentence's words that another may hold before it says n
 SIDE = 0.5  # a telling is set beside another only when its best sentence has this part of the best one's share
 NAMED = frozenset({"person", "place", "time", "count"})  # kinds of question that a name or a number answers
 ITEMS = 3  # values of an infobox row from which they are set as a list
+_PARENTS = re.compile(r"^\W*who(?:['’]?s| is| are| was| were)\b[^?]*?(?:['’]?s?['’]? parents\W*$|\bparents of\b)", re.I)
+_PARENT_ROWS = ("mother", "father", "parents")
 _PRONOUN = re.compile(r"\b(?:he|him|his|she|hers?|it|its|they|them|their)\b")
 PRONOUN_START = re.compile(r"^(?:he|she|it|they|his|her|their|its|this|these|both)\b", re.I)
 _HEARSAY = re.compile(
@@ -91,6 +93,12 @@ class Composer:
         """Answer from an infobox row when one says just what is asked."""
         if not self.best:
             return False
+        if self.question.kind not in ("yesno", "definition") and _PARENTS.search(self.question.text):
+            rows = [e for e in self.best if e.is_fact and e.subject and _label(e) in _PARENT_ROWS]
+            if rows:
+                for row in sorted(rows, key=lambda e: _PARENT_ROWS.index(_label(e))):
+                    self._quote([row])
+                return True
         # Rows of the infobox may tie with prose that says the same at greater length: then the row is the answer.
         for candidate in self.best[:5]:
             if candidate.share < SECOND * self.best[0].share:
@@ -231,8 +239,13 @@ class Composer:
         about = self.question.text, best.passage.title, best.text
         if self.question.kind == "yesno":
             said = verdict.word(*about)
-            # Beside the point, a sentence denies nothing; what people believe need not be so, nor what others tell.
-            if best.telling < 0 or (said == "Yes" and (best.share < YES or _HEARSAY.search(best.text))):
+            # Beside the point, a sentence denies nothing, nor does one about somebody else; what people believe need
+            # not be so, nor what others tell.
+            if (
+                best.telling < 0
+                or best.named == 0
+                or (said == "Yes" and (best.share < YES or _HEARSAY.search(best.text)))
+            ):
                 return ""
             return f"{said}: " if said else ""
         if self.question.kind != "definition" and verdict.contradicts(*about):
@@ -276,6 +289,12 @@ class Composer:
         n = len(self.citations) + 1
         self.citations.append(Citation.of(n, passage, start, end, round(hit.score, 5)))
         return n
+
+
+def _label(row: ev.Evidence) -> str:
+    """The label of an infobox row, without its note."""
+    fact = ev.fact_line(row.text)
+    return without_note(fact.label).casefold() if fact else ""
 
 
 def _distinct(chosen: list[ev.Evidence], more: Iterable[ev.Evidence], most: int) -> list[ev.Evidence]:

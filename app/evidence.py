@@ -42,7 +42,7 @@ from retrieval.search import Hit
 ENCODED = 300  # sentences that are compared through the encoder: the best by words alone, and mostly all of them
 UNKNOWN_NAME = 0.25  # factor on the confidence
 UNTYPED = 0.3  # likewise, where a number is asked for and there is none
-UNNAMED = 0.5  # likewise, where somebody's cat is asked for and there is no cat
+UNNAMED = 0.5  # likewise, where somebody's cat is asked for and there is no cat, or an actor without the part
 OWN_DEATH = 3.0  # logit of the second stage that an infobox row about somebody's death has at least, if that is asked
 PORTRAIT = 0.9  # confidence in a portrait of something that has an article of its own
 MAX_WORDS = 60  # a longer sentence is a list or a quotation gone wrong and makes a poor answer
@@ -86,6 +86,9 @@ _DEATH = re.compile(
     r"|who(?:['’]?s| is| was)\b.*\b(?:killer|murderer|slayer)\b"
     r"|(?:how|where) (?:did|does|do)\b.*\bdie\b|(?:how|where|by whom) (?:was|is)\b.*\b(?:kill|murder|assassinat)ed\b)",
     re.I,
+)
+_PLAYS = re.compile(
+    r"^\W*(?:who|(?:which|what) (?:actor|actress)\w*)\b.*?\b(?:play|voice|portray|act)(?:s|ed|ing)?\b", re.I
 )
 _DIED = re.compile(r"^died\b(?! there)", re.I)
 _WHO_VERB = re.compile(r"^\W*who\s+(\w+ed|\w+s|[a-z]+)\s+((?:[\w'’-]+\s*)+)", re.I)
@@ -329,7 +332,10 @@ def _fact_fit(question: Question, fact: FactLine, own: bool) -> float:
     """
     label = stems(fact.label)
     alike = {a for term in question.terms if not term.is_name for a in term.alternatives}
-    if own and not _WHOSE_CHILD.search(question.text):
+    whose = _WHOSE_CHILD.search(question.text) is not None
+    if not own and not whose and label & question.stems & INVERSE.keys():
+        return 0.0  # "Ciri — mother: Pavetta" for whoever asks for Pavetta's mother
+    if own and not whose:
         alike -= {a for term in question.terms for a in INVERSE.get(term.stem, ())}
     if label & question.stems:
         fit = 1.0
@@ -455,6 +461,9 @@ def confidence(question: Question, found: Sequence[Evidence], calibration: Calib
     else:
         numbers = True
     if question.possession and not any(_speaks_of(question, e) for e in found[:2]):
+        sure *= UNNAMED
+    # Who plays Letho is not told by who plays Foltest.
+    if _PLAYS.search(question.text) and not any(e.least and e.named for e in found[:2]):
         sure *= UNNAMED
     return sure if numbers else sure * UNTYPED
 

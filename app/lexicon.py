@@ -17,8 +17,8 @@ dad: father parent
 parent: mother father daughter son child
 sibling: brother sister twin
 child: daughter son kid offspring children
-daughter: child mother father
-son: child mother father
+daughter: child mother father parent
+son: child mother father parent
 wife: married marry husband spouse consort queen
 husband: married marry wife spouse consort king
 marry: wife husband spouse married wedding consort

@@ -101,7 +101,8 @@ _OPENINGS = {
 }  # fmt: skip
 _ASSUMES_LITTLE = re.compile(
     r"\bhow (?:many|much)\b|\b(?:or|vs|versus)\b|\bdiffer\w*\b|\bwhose\b"
-    r"|\bwhy\b.{0,40}\b(?:called|named|known as|call \w+self)\b",
+    r"|\bwhy\b.{0,40}\b(?:called|named|known as|call \w+self)\b"
+    r"|^\W*when will\b|^\W*what (?:is|are|was|were) (?:it|they|he|she) (?:called|named)\b",
     re.I,
 )
 _DEED = re.compile(

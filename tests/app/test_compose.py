@@ -107,6 +107,24 @@ def test_a_portrait_draws_on_several_passages_and_begins_with_the_lead():
     assert sum(len(sentences(c.quote)) for c in whole) > 4
 
 
+def test_parents_are_mother_and_father_and_whom_the_row_of_parents_names():
+    rows = "Marn — parents: Belo (adoptive).\nMarn — hair: red.\nMarn — father: Tarn.\nMarn — mother: Ilvane."
+    found = evidence(passage(1, rows, FACTS_PATH), 0.4, 0.1, 0.2, 0.2)
+    said = answer(asked("Who are Marn's parents?", "person"), found)
+    assert joined(said.sentences) == (
+        "Marn, mother: Ilvane [1]. Marn, father: Tarn [2]. Marn, parents: Belo (adoptive) [3]."
+    )
+    assert "Ilvane" not in joined(answer(asked("Who killed Marn's parents?", "person"), found).sentences)
+
+
+def test_neither_yes_nor_no_is_read_off_a_sentence_about_somebody_else():
+    found = evidence(passage(1, "Ilvane can read a thought at once."), 0.9)
+    question = asked("Can Ilvane read a thought at once?", "yesno")
+    assert joined(answer(question, found).sentences).startswith("Yes: ")
+    other = [replace(e, named=0.0) for e in found]
+    assert "Yes" not in joined(answer(question, other).sentences)
+
+
 def test_reasons_and_manners_get_the_steps_around_the_best_sentence():
     text = "The dyke broke. Salt killed the fields. So the people left Marn. They sailed west."
     found = evidence(passage(1, text), 0.1, 0.2, 0.5, 0.01)

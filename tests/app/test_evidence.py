@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from app import evidence as ev
@@ -72,3 +74,28 @@ def test_of_several_values_the_one_asked_for_is_given(text, value):
     label = "husband:" if "husband" in text else "voice actor:"
     row = next(e for e in found(text) if label in e.text)
     assert ev.short_answer(question, row) == value
+
+
+def test_a_relation_in_somebody_elses_article_is_seen_from_the_other_end():
+    rows = "Letta — mother: Marn.\nTarn — parents: Marn (adoptive), Belo."
+    hits = [Hit(passage(1, rows, FACTS_PATH, page=9), 1.0)]
+
+    def fit(text: str, row: str) -> float:
+        return next(e.type for e in ev.find(asked(text), hits, CountingEncoder()) if row in e.text)
+
+    assert fit("Who is Marn's mother?", "mother:") == 0.0  # Letta's mother is Marn
+    assert fit("Who are Marn's parents?", "parents:") == 0.0
+    assert fit("Who is Marn's daughter?", "mother:") > 0.5
+    assert fit("Who is Marn's son?", "parents:") > 0.5
+    assert fit("Whose mother is Marn?", "mother:") > 0.5
+
+
+def test_who_plays_a_part_is_not_told_by_who_plays_another():
+    belo = replace(passage(1, "Ada Low plays Belo in the series.", page=9), title="Belo")
+    other, right = [Hit(belo, 1.0)], [Hit(replace(belo, text="Ada Low plays Marn in the series."), 1.0)]
+
+    def sure(text: str, hits: list[Hit]) -> float:
+        question = asked(text)
+        return ev.confidence(question, ev.find(question, hits, CountingEncoder()))
+
+    assert sure("Who plays Marn in the series?", right) > 2 * sure("Who plays Marn in the series?", other)

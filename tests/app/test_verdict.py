@@ -53,6 +53,8 @@ def test_a_premise_is_contradicted_by_a_denial_an_opposite_or_exchanged_roles(qu
         ("why did the defenders kill their families", "Cintra", "They killed their families rather than surrender."),
         ("When did Leo Bonhart kill Cahir?", "Cahir", "Cahir — died: killed by Leo Bonhart at Stygga Castle."),
         ("When did Bonhart kill Cahir?", "Cahir", "At Stygga Castle Bonhart killed Cahir."),
+        ("When will the new game come out?", "The Game", "It will not come out before 2027."),
+        ("What are they called?", "Half-elves", "Most are called half-elves without knowing it."),
     ],
 )
 def test_without_grounds_nothing_is_contradicted(question, title, evidence):
