@@ -43,7 +43,8 @@ ENCODED = 300  # sentences that are compared through the encoder: the best by wo
 UNKNOWN_NAME = 0.25  # factor on the confidence
 UNTYPED = 0.3  # likewise, where a number is asked for and there is none
 UNNAMED = 0.5  # likewise, where somebody's cat is asked for and there is no cat, or an actor without the part
-OWN_DEATH = 3.0  # logit of the second stage that an infobox row about somebody's death has at least, if that is asked
+OWN_ROW = 3.0  # logit of the second stage that a row about a death or an event has at least, if just that is asked
+TOLD = -1.0  # logit of a sentence that an earlier turn was answered with, beside what else speaks for it
 PORTRAIT = 0.9  # confidence in a portrait of something that has an article of its own
 MAX_WORDS = 60  # a longer sentence is a list or a quotation gone wrong and makes a poor answer
 
@@ -91,6 +92,13 @@ _PLAYS = re.compile(
     r"^\W*(?:who|(?:which|what) (?:actor|actress)\w*)\b.*?\b(?:play|voice|portray|act)(?:s|ed|ing)?\b", re.I
 )
 _DIED = re.compile(r"^died\b(?! there)", re.I)
+# "What happened to Milva?": how it ended.  "What happened in Rinde?": the event that the place's infobox names.
+_HAPPENED_TO = re.compile(
+    r"^\W*what(?:['’]?s| has| had| is| was)? (?:ever )?(?:happen(?:ed|s)? to|became of|become of)\b", re.I
+)
+_HAPPENED_AT = re.compile(r"^\W*what (?:has |had )?happen(?:ed|s)? (?:at|in|on|near)\b", re.I)
+_EVENT = re.compile(r"^events?\b", re.I)
+_AND_NO_MORE = frozenset(map(stem, ("happen", "happened", "become", "became", "end", "eventually", "finally", "fate")))
 _WHO_VERB = re.compile(r"^\W*who\s+(\w+ed|\w+s|[a-z]+)\s+((?:[\w'’-]+\s*)+)", re.I)
 _YEAR_ASKED = re.compile(r"\b(?:what|which) (?:year|date)\b|\b(?:year|date) of\b", re.I)
 _NUMBER_ASKED = re.compile(r"\bhow (?:many|tall)\b|\bnumber of\b", re.I)
@@ -143,6 +151,7 @@ class Evidence:
     dense: float = 0.0
     score: float = 0.0  # logit against "none of them answers"
     share: float = 0.0  # probability that it is this sentence that answers
+    told: float = 0.0  # 1 where an earlier turn was answered with it
 
     @property
     def passage(self) -> StoredPassage:
@@ -174,11 +183,15 @@ def readable(text: str) -> str:
     return " ".join(text[a:b] for a, b in sentences(text) if not is_instruction(text[a:b]))
 
 
-def find(question: Question, hits: Sequence[Hit], encoder: SentenceEncoder) -> list[Evidence]:
-    """Every usable sentence of the hits, best first.  Equal scores keep the search's order."""
+def find(question: Question, hits: Sequence[Hit], encoder: SentenceEncoder, told: str = "") -> list[Evidence]:
+    """Every usable sentence of the hits, best first.  Equal scores keep the search's order.
+
+    ``told``: the answers of the turns before; what stands in them is hardly what is asked now.
+    """
     found: list[Evidence] = []
     for rank, hit in enumerate(hits):
         found += _of_passage(question, hit, rank)
+    found = [replace(e, told=1.0) if told and e.text in told else e for e in found]
     found.sort(key=lambda e: -logit(e))
     return ranked(question, _with_dense(question, found[:ENCODED], encoder) + found[ENCODED:])
 
@@ -207,7 +220,7 @@ def _squash(second: float) -> float:
 
 def logit(e: Evidence, calibration: Calibration = CALIBRATION) -> float:
     """How well a sentence answers, as a logit."""
-    return sum(calibration.sentence[name] * value for name, value in features(e).items())
+    return sum(calibration.sentence[name] * value for name, value in features(e).items()) + TOLD * e.told
 
 
 def silence_features(question: Question) -> dict[str, float]:
@@ -261,9 +274,9 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
         else:
             fits = _type_fit(question, text[start:end], cut[at], title)
         read = second.get((start, end), 0.0)
-        if fact and subject and matter == 1.0 and least and _DIED.match(fact.label) and _DEATH.match(question.text):
+        if fact and subject and least and _says_all(question, fact, matter):
             # The row says just that, and all of it, in words of which the second stage has read too few.
-            fits, read = 1.0, max(read, OWN_DEATH)
+            fits, read = 1.0, max(read, OWN_ROW)
         if question.kind == "definition":
             # A portrait is the article's own lead, and in it the earlier sentence says more.
             is_lead = subject and not hit.passage.path
@@ -285,6 +298,17 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
             )
         )
     return out
+
+
+def _says_all(question: Question, fact: FactLine, matter: float) -> bool:
+    """Whether a row says how somebody's life ended, or what happened in a place, and that is all that is asked."""
+    if _DIED.match(fact.label) and _DEATH.match(question.text):
+        return matter == 1.0
+    bare = {term.stem for term in question.terms if not term.is_name} <= _AND_NO_MORE
+    return bare and bool(
+        (_DIED.match(fact.label) and _HAPPENED_TO.match(question.text))
+        or (_EVENT.match(fact.label) and _HAPPENED_AT.match(question.text))
+    )
 
 
 def _coverage(

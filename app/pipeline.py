@@ -154,8 +154,10 @@ class Pipeline:
         readings = self.readings(asked, history)
         clock.lap("rewrite")
         weighed: list[_Weighed] = []
+        again = asked.strip(" ?.!").casefold()  # who asks the same once more gets the same answer
+        told = "\n".join(turn[1] for turn in history if turn[0].strip(" ?.!").casefold() != again)
         for reading, probability in readings:
-            weighed.append(self._weigh(reading, probability, canon, clock))
+            weighed.append(self._weigh(reading, probability, canon, clock, told))
             if probability * weighed[-1].sure > ENOUGH:
                 break
         # Which reading was meant?  Mostly the one that the archives answer best; how likely it is counts besides.
@@ -164,15 +166,14 @@ class Pipeline:
         understood, hits, best, sure, _ = weighed[0]
         alone = understood.text
         if history and followup.asks_for_more(asked):
-            told = "\n".join(turn[1] for turn in history)
-            best = [e for e in best if e.text not in told] or best
+            best = [e for e in best if not e.told] or best
             length = "long" if length == "normal" else length
         writer = Composer(understood, best, length)
         if listed:
             writer.articles(listed)
             sure = max(sure, LISTED)
-            if listed.of > len(listed.members):
-                note = f"{note} {len(listed.members)} of {listed.of} articles are listed.".strip()
+            if listed.counted or listed.of > len(listed.members):
+                note = f"{note} {len(listed.members)} of {listed.of} articles about one are listed.".strip()
         elif sure < self.settings.threshold:
             yield Final(_silent(asked, alone, note, sure, hits, best, clock, understood, writer.closest()))
             return
@@ -224,7 +225,10 @@ class Pipeline:
                 weighed.insert(0, weighed.pop(at))
                 told = stems(reading.best[0].text) if reading.best else set()
                 names = [stems(without_note(member.title)) - {listed.noun} for member in listed.members]
-                return None if all(name & told for name in names) else listed
+                named = all(name & told for name in names)
+                # A number that the archives state is better than one that their articles add up to.
+                stated = listed.counted and reading.sure >= self.settings.threshold and reading.best[0].type == 1
+                return None if named or stated else listed
         return None
 
     def understand(self, question: str, canon: str | None, clock: _Clock | None = None) -> tuple[Question, list[Hit]]:
@@ -238,11 +242,11 @@ class Pipeline:
         understood = analyse(question, self.searcher.names, self.vocabulary)
         return understood, self._with_facts(understood, found.hits, canon)
 
-    def _weigh(self, question: str, probability: float, canon: str | None, clock: _Clock) -> _Weighed:
+    def _weigh(self, question: str, probability: float, canon: str | None, clock: _Clock, told: str) -> _Weighed:
         """One reading of the question with what the archives say to it."""
         understood, hits = self.understand(question, canon, clock)
         clock.lap("search")
-        best = ev.find(understood, hits, self.encoder)
+        best = ev.find(understood, hits, self.encoder, told)
         sure = ev.confidence(understood, best)
         clock.lap("evidence")
         return _Weighed(understood, hits, best, sure, probability)

@@ -1,4 +1,4 @@
-"""Lists over articles: "list all witcher oils", "which monsters are weak to Moon Dust?"
+"""Lists over articles: "list all witcher oils", "which monsters are weak to Moon Dust?", "how many schools are there?"
 
 No single passage holds such an answer.  What an article is about is read off its infobox (``class: oil``, ``profession:
 sorceress``) or its first sentence ("… is a witcher school whose …"); a condition, where there is one, off a row of its
@@ -41,6 +41,9 @@ _QUESTION = re.compile(
     r"(?:(?:are|were)\s+)?(?P<which>(?:(?:all|the|some|different|known|various|of|other|two|three|four|five|six|seven"
     r"|types?|kinds?|sorts?)\s+)*)(?P<rest>[^?.!]+)",
     re.I,
+)
+_COUNT = re.compile(
+    r"^\W*how many\s+(?P<which>(?:(?:different|known|kinds?|types?|sorts?|of)\s+)*)(?P<rest>[^?.!]+)", re.I
 )
 _EVERY = re.compile(r"\b(?:every|each|kinds|types|sorts)\b", re.I)
 _AFTER = re.compile(r"\s+(?:types?|kinds?|sorts?)\b", re.I)
@@ -113,6 +116,7 @@ class Listed:
     members: tuple[Member, ...]
     of: int
     noun: str  # stem of the word for what they are
+    counted: bool = False  # their number was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +207,8 @@ class Roster:
                 for line in (members[page] for page in chosen)
                 if line.passage in passages
             ]
-            return Listed(tuple(sorted(listed, key=lambda m: m.title.casefold())), len(members), wanted.noun)
+            counted = _COUNT.match(question) is not None
+            return Listed(tuple(sorted(listed, key=lambda m: m.title.casefold())), len(members), wanted.noun, counted)
         return None
 
     def _members(self, wanted: _Wanted, canon: str | None) -> dict[int, _Line]:
@@ -267,7 +272,7 @@ def _what(sentence: str) -> set[str]:
 
 def _head(title: str) -> set[str]:
     """Stem of a title's noun: "Battle of Brenna" → battle."""
-    return {word.stem for word in words(re.split(r" (?:of|at|in|for) ", without_note(title))[0])[-1:]}
+    return {word.stem for word in words(re.split(r" (?:of|at|in|for|to|and) ", without_note(title))[0])[-1:]}
 
 
 def _plural(word: Word) -> bool:
@@ -277,7 +282,7 @@ def _plural(word: Word) -> bool:
 
 def _wanted(question: str) -> list[_Wanted]:
     """What a question may ask a list of, the longest phrase first; empty where it asks for none."""
-    asked = _ORDER.match(question) or _QUESTION.match(question)
+    asked = _ORDER.match(question) or _QUESTION.match(question) or _COUNT.match(question)
     if asked is None:
         return []
     every = _EVERY.search(asked["which"]) is not None

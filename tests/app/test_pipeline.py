@@ -368,6 +368,13 @@ def test_thanks_are_not_what_a_follow_up_is_about(make):
     assert then.standalone_question == "Who raised Tobiah?"
 
 
+def test_the_same_question_gets_the_same_answer(make):
+    pipeline = make()
+    first = pipeline.ask("Who raised Orsolya?")
+    again = pipeline.ask("who raised orsolya", [first.as_turn()])
+    assert [c.quote for c in again.citations] == [c.quote for c in first.citations]
+
+
 def test_more_is_not_the_same_again(make):
     pipeline = make()
     first = pipeline.ask("Who is Orsolya?")

@@ -69,6 +69,7 @@ def quotes(roster: Roster, question: str) -> list[str]:
         "What are the different bombs?",
         "give me a list of all bombs",
         "list every bomb type",
+        "How many bombs are there?",
     ],
 )
 def test_ways_to_ask_for_a_list(roster, question):
@@ -171,4 +172,6 @@ def test_the_pipeline_lists_and_cites_each(make, tmp_path):
     assert answer.answer == "- Ash Cloud [1]\n- Salt Star [2]\n- Tin Rain [3]"
     assert answer.citations[0].quote == "Ash Cloud — class: bomb."
     assert not answer.abstained and answer.confidence >= 0.8
-    assert pipeline.ask("name two bombs").note == "2 of 3 articles are listed."
+    assert pipeline.ask("name two bombs").note == "2 of 3 articles about one are listed."
+    counted = pipeline.ask("how many bombs are there?")
+    assert counted.note == "3 of 3 articles about one are listed." and len(counted.citations) == 3
