@@ -1,9 +1,9 @@
 """Letting a running chat answer from an index that was built after it started.
 
-Models stay as they are.  What depends on the index (the searcher with its names, the vocabulary) is opened afresh and
-put in place of the old in one step.  A question that is being answered at that moment goes on with what it holds; the
-old index is freed when the last one has let go of it.  The archive needs no reopening: it is the same SQLite file, and
-its readers see what was written.
+Models stay as they are.  What depends on the index (the searcher, the names, the vocabulary, the lists over articles)
+is opened afresh and put in place of the old in one step.  A question that is being answered at that moment goes on with
+what it holds; the old index is freed when the last one has let go of it.  The archive needs no reopening: it is the
+same SQLite file, and its readers see what was written.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from app.known import Known
 from app.question import Vocabulary
+from app.roster import Roster
 from retrieval.index import Manifest, VectorIndex
 from retrieval.search import Searcher
 
@@ -52,5 +54,11 @@ def reload(pipeline: Pipeline, force: bool = False) -> bool:
         index = VectorIndex.open(pipeline.settings.index, old.encoder)
         searcher = Searcher(pipeline.store, index, old.encoder, depth=old.depth, weights=old.weights, second=old.second)
         # One call, so that nobody who copies the pipeline's attributes sees the new searcher with the old vocabulary.
-        pipeline.__dict__.update(searcher=searcher, vocabulary=Vocabulary.of(pipeline.store))
+        store = pipeline.store
+        pipeline.__dict__.update(
+            searcher=searcher,
+            vocabulary=Vocabulary.of(store),
+            known=Known(store, searcher.names),
+            roster=Roster(store),
+        )
         return True

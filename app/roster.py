@@ -20,7 +20,7 @@ from app.text import Word, content, forms, stem, stems, words
 from corpus.chunk import sentences
 from corpus.store import Store, StoredPassage
 from corpus.types import FACTS_PATH
-from retrieval.words import without_note
+from retrieval.words import key, without_note
 
 SHOWN = 20  # articles in a list at most
 LEAST = 3  # articles that make a list; with a condition or an exception one less
@@ -198,9 +198,12 @@ class Roster:
         """
         for wanted in _wanted(question):
             members = self._members(wanted, canon)
-            if len(members) < LEAST - bool(wanted.condition or wanted.without):
+            # What two sources have an article about is one thing: of which more is told.
+            order = sorted(members, key=lambda page: -len(self._read[1][page]))
+            order = list({key(self._read[0][page]): page for page in reversed(order)}.values())[::-1]
+            if len(order) < LEAST - bool(wanted.condition or wanted.without):
                 continue
-            chosen = sorted(members, key=lambda page: -len(self._read[1][page]))[: wanted.most]
+            chosen = order[: wanted.most]
             passages = {p.id: p for p in self.store.passages({members[page].passage for page in chosen})}
             listed = [
                 Member(passages[line.passage].title, passages[line.passage], line.start, line.end)
@@ -208,7 +211,7 @@ class Roster:
                 if line.passage in passages
             ]
             counted = _COUNT.match(question) is not None
-            return Listed(tuple(sorted(listed, key=lambda m: m.title.casefold())), len(members), wanted.noun, counted)
+            return Listed(tuple(sorted(listed, key=lambda m: m.title.casefold())), len(order), wanted.noun, counted)
         return None
 
     def _members(self, wanted: _Wanted, canon: str | None) -> dict[int, _Line]:

@@ -357,6 +357,18 @@ def test_the_chat_answers_from_a_new_index_once_it_is_reloaded(make, settings):
     assert catalogues.get() is not listed and "Amber lantern" in catalogues.get().values("title")
 
 
+def test_names_and_lists_of_articles_are_of_the_new_index_too(make, settings):
+    pipeline = make()
+    assert pipeline.roster.find("list all lanterns") is None and not pipeline.known.pages("Who lit Glowstone?")
+    for number, title in enumerate(("Amber lantern", "Blue lantern", "Grey lantern"), 90):
+        aliases = ("Glowstone",) if title.startswith("Amber") else ()
+        put(pipeline.store, title, f"The {title} is a lantern of Ysk.", pageid=number, aliases=aliases)
+    build(pipeline.store, pipeline.encoder, settings.index)
+    assert live.reload(pipeline)
+    assert pipeline.ask("list all lanterns").answer == "- Amber lantern [1]\n- Blue lantern [2]\n- Grey lantern [3]"
+    assert pipeline.known.pages("Who lit Glowstone?")
+
+
 def test_the_lists_follow_a_new_index_and_rest_otherwise(make, settings):
     pipeline = make()
     archive = tab.Archive(pipeline, settings)

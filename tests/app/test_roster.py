@@ -154,6 +154,16 @@ def test_no_more_than_fit_and_those_of_which_most_is_told(tmp_path):
     store.close()
 
 
+def test_two_sources_with_an_article_about_one_thing_list_it_once(roster):
+    facts = (Fact("class", "class", ("bomb",)), Fact("effect", "effect", ("blinds",)))
+    article = Article("Salt star", (Section((), "It blinds."), *facts_section("Salt star", facts)), facts)
+    page = Page("other.example", 1, "Salt star", 7, "https://other.example/", "<p/>", "Salt star")
+    roster.store.replace_page(page, article, passages(article))
+    listed = roster.find("list all bombs")
+    assert listed is not None and listed.of == 3
+    assert [m.title for m in listed.members] == ["Ash Cloud", "Salt star", "Tin Rain"]
+
+
 def test_the_pipeline_lists_and_cites_each(make, tmp_path):
     pipeline = make()
     for number, title in enumerate(("Ash Cloud", "Salt Star", "Tin Rain"), 20):
