@@ -69,7 +69,7 @@ _KINDS = {
 }  # fmt: skip
 _CLASS_LABELS = frozenset(map(stem, ("class", "type", "race", "species", "profession", "form", "kind")))
 _APPEAR, _APPEARANCE = stem("appear"), stem("appearance")
-_ALSO = {stem(a): stem(b) for a, b in (("book", "novel"), ("bosses", "monster"), ("dwarven", "dwarf"))}
+_ALSO = {stem("book"): (stem("novel"), stem("collection"))}
 _GENERIC = frozenset(
     map(stem, ("witcher", "known", "different", "main", "various", "important", "existing", "possible"))
 )
@@ -94,7 +94,8 @@ _LABELS = {
 _IS_A = re.compile(r"\b(?:is|are|was|were)\s+(?:an?|the|one of the)\s+(?P<what>[^.;:!?]+)", re.I)
 _ENDS = re.compile(
     r"\b(?:who|which|that|whose|whom|of|from|in|at|with|for|to|on|by|used|made|known|called|near|among|under"
-    r"|between|during|after|before|about|against|where|when|is|was|are|were)\b|[(]",
+    r"|between|during|after|before|about|against|inside|within|beneath|behind|beyond|off|over|around|along|as|like|where|when"
+    r"|is|was|are|were)\b|[(]",
     re.I,
 )
 
@@ -218,7 +219,9 @@ class Roster:
         """The articles that are what is wanted, each with the line that says so."""
         titles, lines, kinds, nouns = self._read
         noun = wanted.noun
-        found = nouns.get(_ALSO.get(noun, "-"), {}) | nouns.get(noun, {})
+        found: dict[int, _Line] = {}
+        for other in (*_ALSO.get(noun, ()), noun):
+            found |= nouns.get(other, {})
         for page in kinds.get(_KINDS.get(noun, "-"), ()):
             if page not in found and page in lines:
                 found[page] = lines[page][0]
