@@ -125,7 +125,7 @@ class Composer:
         """A list of articles, each with what says that it belongs there."""
         for member in listed.members:
             n = self._cite(Hit(member.passage, 0.0), member.start, member.end)
-            self.sentences.append(Sentence(f"- {without_note(member.title)} [{n}]", n, block=True))
+            self.sentences.append(Sentence(f"- {member.title} [{n}]", n, block=True))
 
     def keep(self, claim: str, hit: Hit, checked: support.Verdict) -> str:
         """Take a checked sentence into the answer, unless it is beside the point or has been said; the text shown."""

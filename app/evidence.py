@@ -26,6 +26,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -91,6 +92,7 @@ _DEATH = re.compile(
 _PLAYS = re.compile(
     r"^\W*(?:who|(?:which|what) (?:actor|actress)\w*)\b.*?\b(?:play|voice|portray|act)(?:s|ed|ing)?\b", re.I
 )
+_PLAYING = frozenset(map(stem, ("play", "voice", "portray", "act")))
 _DIED = re.compile(r"^died\b(?! there)", re.I)
 # "What happened to Milva?": how it ended.  "What happened in Rinde?": the event that the place's infobox names.
 _HAPPENED_TO = re.compile(
@@ -277,6 +279,8 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
         if fact and subject and least and _says_all(question, fact, matter):
             # The row says just that, and all of it, in words of which the second stage has read too few.
             fits, read = 1.0, max(read, OWN_ROW)
+        if not fact and (_only_repeats(question, cut[at]) or _plays_another(question, cut[at])):
+            continue
         if question.kind == "definition":
             # A portrait is the article's own lead, and in it the earlier sentence says more.
             is_lead = subject and not hit.passage.path
@@ -298,6 +302,20 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
             )
         )
     return out
+
+
+def _only_repeats(question: Question, cut: Sequence[Word]) -> bool:
+    """Whether a sentence says no more than a why or a how already does: "Witchers carry two swords"."""
+    said = {word.stem for word in cut if not word.is_stop}
+    return question.kind in ("reason", "manner") and said <= question.stems
+
+
+def _plays_another(question: Question, cut: Sequence[Word]) -> bool:
+    """Whether a sentence tells who plays somebody else than the part that is asked for."""
+    if not _PLAYS.search(question.text):
+        return False
+    after = [word for verb, word in pairwise(cut) if verb.stem in _PLAYING]
+    return bool(after) and all(word.is_capital and word.stem not in question.stems for word in after)
 
 
 def _says_all(question: Question, fact: FactLine, matter: float) -> bool:
@@ -370,7 +388,8 @@ def _fact_fit(question: Question, fact: FactLine, own: bool) -> float:
     values = [word for word in words(fact.values) if not word.is_stop]
     match question.kind:
         case "person":
-            right_kind = any(word.is_capital for word in values)  # also "murdered by Letho"
+            # Also "murdered by Letho"; but "1267, after the Thanedd coup" is nobody.
+            right_kind = any(word.is_capital for word in values) and not values[0].is_number
         case "time" | "count":
             right_kind = any(word.is_number for word in values)
         case "place":

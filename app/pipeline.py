@@ -21,7 +21,7 @@ from app.carry import Turn
 from app.compose import Composer, Length
 from app.errors import NothingIndexed
 from app.known import Known
-from app.question import Question, Vocabulary, analyse, bookish, core
+from app.question import Question, Vocabulary, analyse, bookish, changes_topic, core
 from app.roster import Listed, Roster
 from app.settings import Settings
 from app.text import clip, stems
@@ -162,8 +162,8 @@ class Pipeline:
                 break
         # Which reading was meant?  Mostly the one that the archives answer best; how likely it is counts besides.
         weighed.sort(key=_Weighed.likelihood, reverse=True)
-        listed = self._listed(weighed, canon)
-        understood, hits, best, sure, _ = weighed[0]
+        listed = self._listed(weighed, asked, canon)
+        understood, hits, best, sure, *_ = weighed[0]
         alone = understood.text
         if history and followup.asks_for_more(asked):
             best = [e for e in best if not e.told] or best
@@ -214,21 +214,28 @@ class Pipeline:
             )
         )
 
-    def _listed(self, weighed: list[_Weighed], canon: str | None) -> Listed | None:
+    def _listed(self, weighed: list[_Weighed], asked: str, canon: str | None) -> Listed | None:
         """The articles that one of the readings asks a list of; that reading is put first.
+
+        A name that was only put behind the question is no condition that anybody set.
 
         A sentence that names them all says more than their list.
         """
         for at, reading in enumerate(weighed):
+            appended = reading.text != asked and reading.text.startswith(asked.rstrip(" ?.!"))
             listed = self.roster.find(reading.question.text, canon or reading.question.canon or None)
-            if listed:
-                weighed.insert(0, weighed.pop(at))
-                told = stems(reading.best[0].text) if reading.best else set()
-                names = [stems(without_note(member.title)) - {listed.noun} for member in listed.members]
-                named = all(name & told for name in names)
-                # A number that the archives state is better than one that their articles add up to.
-                stated = listed.counted and reading.sure >= self.settings.threshold and reading.best[0].type == 1
-                return None if named or stated else listed
+            if appended or listed is None:
+                continue
+            best = reading.best[0] if reading.best else None
+            told = stems(best.text) if best else set()
+            names = [stems(without_note(member.title)) - {listed.noun} for member in listed.members]
+            named = all(name & told for name in names)
+            # A number that the archives state is better than one that their articles add up to.
+            stated = listed.counted and best and reading.sure >= self.settings.threshold and best.type == 1
+            if named or stated:
+                return None
+            weighed.insert(0, weighed.pop(at))
+            return listed
         return None
 
     def understand(self, question: str, canon: str | None, clock: _Clock | None = None) -> tuple[Question, list[Hit]]:
@@ -249,13 +256,13 @@ class Pipeline:
         best = ev.find(understood, hits, self.encoder, told)
         sure = ev.confidence(understood, best)
         clock.lap("evidence")
-        return _Weighed(understood, hits, best, sure, probability)
+        return _Weighed(understood, hits, best, sure, probability, question)
 
     def readings(self, question: str, history: Sequence[Turn]) -> list[tuple[str, float]]:
         """The question as it would be asked without the turns before it, and how likely each reading is."""
         # "And Yennefer?" after a word of thanks is about what was asked before it.
         history = [turn for turn in history if smalltalk.reply(turn[0]) is None]
-        if not history:
+        if not history or changes_topic(question, self._names_in(question)) or self.roster.find(question):
             return [(question, 1.0)]
         likely = carry.likely(question, history, self.known)
         return followup.readings(question, history, self._names_in, self.known.pronoun, likely)
@@ -350,6 +357,7 @@ class _Weighed(NamedTuple):
     best: list[ev.Evidence]
     sure: float
     probability: float
+    text: str  # the reading before its names were spelt right
 
     def likelihood(self) -> float:
         return math.log(max(self.sure, 1e-6)) + LIKELY * math.log(max(self.probability, 1e-6))

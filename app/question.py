@@ -185,7 +185,7 @@ _AFTER = re.compile(
 )
 # "New question: …", "Also unrelated, …"
 _ASIDE = re.compile(
-    r"^\W*(?:(?:ok(?:ay)?|and|also|so|well)\W+)*(?:(?:something|totally|completely|an?|one|the)\s+)?"
+    r"^\W*(?:(?:ok(?:ay)?|and|also|so|well)\W+)*(?:(?:something|totally|completely|an?|one)\s+)?"
     r"(?:unrelated|off[ -]topic|different topic|(?:new|next|other|another|different|last) (?:question|topic|one))"
     r"(?:\s+(?:question|topic|though|but))?\s*[:,;–—-]\s*(?=\w)",
     re.I,
@@ -201,6 +201,19 @@ POINTS_BACK = re.compile(
     r"\b(?:he|him|his|she|her|hers|it|its|they|them|their|this|that|these|those|there|one)\b", re.I
 )
 _CLAUSE = re.compile(r"[,:;–—-]\s+|\s+(?:so|and was wondering|but)\s+(?=[a-z])")
+
+
+def changes_topic(text: str, names: Sequence[str]) -> bool:
+    """Whether a turn says itself that it is about something else, and no pronoun stands before its first name.
+
+    "Something unrelated: who leads the dryads?" does; "Next question: where was she born?" goes on about her.
+    """
+    aside = _ASIDE.match(text)
+    if aside is None:
+        return False
+    rest = text[aside.end() :]
+    first = min((at for at in map(rest.find, names) if at >= 0), default=len(rest))
+    return POINTS_BACK.search(rest[:first]) is None
 
 
 def core(text: str, names_any: Callable[[str], bool]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.question import Vocabulary, analyse, bookish, core, kind_of, telling_of
+from app.question import Vocabulary, analyse, bookish, changes_topic, core, kind_of, telling_of
 from retrieval.names import Names
 
 NAMES = ("geralt", "griffin", "eternal flame", "letho", "duny")
@@ -42,6 +42,20 @@ def names_any(text: str) -> bool:
 )
 def test_what_a_speaker_says_of_himself_is_no_part_of_the_question(typed, asked):
     assert core(typed, names_any) == asked
+
+
+@pytest.mark.parametrize(
+    ("turn", "changes"),
+    [
+        ("Something unrelated: who leads the dryads?", True),
+        ("unrelated, what did Geralt bring to Blaviken on his horse", True),
+        ("Next question: where was she born?", False),
+        ("and the other one, the mage?", False),
+        ("who leads the dryads?", False),
+    ],
+)
+def test_a_turn_that_says_it_is_about_something_else(turn, changes):
+    assert changes_topic(turn, [name for name in ("Geralt", "dryads") if name in turn]) is changes
 
 
 @pytest.mark.parametrize(

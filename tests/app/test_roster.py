@@ -70,6 +70,10 @@ def quotes(roster: Roster, question: str) -> list[str]:
         "give me a list of all bombs",
         "list every bomb type",
         "How many bombs are there?",
+        "please list all bombs",
+        "tell me the names of all bombs",
+        "name a few bombs",
+        "name 100 bombs",
     ],
 )
 def test_ways_to_ask_for_a_list(roster, question):
@@ -110,8 +114,41 @@ def test_exceptions_and_numbers(roster):
     assert listed is not None and len(listed.members) == 2 and listed.of == 3
 
 
+@pytest.mark.parametrize(
+    ("question", "left"),
+    [
+        ("list all orders except the Order of the Heron", ["Order of the Eel", "Order of the Toad"]),
+        ("list all bombs but Tin Rain", ["Ash Cloud", "Salt Star"]),
+        ("list all monsters except hags", []),  # none is left
+        ("list all bombs except Tin Rain and Ash Cloud", []),  # one is no list
+        ("which bombs besides Haldemar blind?", []),  # more than a name
+    ],
+)
+def test_what_is_excepted_is_one_of_them_or_there_is_no_list(roster, question, left):
+    assert names(roster, question) == left
+
+
 def test_one_telling_alone(roster):
     assert names(roster, "Which hags are weak to Ash Cloud?", "books") == []
+    assert names(roster, "list all hags in the story") == []  # names a telling that nobody knows
+
+
+def test_two_rows_for_two_tellings(tmp_path):
+    store = Store(tmp_path / "archive.sqlite")
+    for number, title in enumerate(("Mirewife", "Fenwife"), 1):
+        facts = (
+            Fact("class", "class", ("hag",)),
+            Fact("weakness", "weakness", ("iron",), "games"),
+            Fact("weakness", "weakness", ("iron", "salt"), "books"),
+        )
+        article = Article(title, (Section((), "It lurks."), *facts_section(title, facts)), facts)
+        page = Page("test.example", number, title, 7, "https://test.example/", "<p/>", title)
+        store.replace_page(page, article, passages(article))
+    roster = Roster(store)
+    for canon in ("books", "games", None):
+        assert names(roster, "which hags are weak to iron?", canon) == ["Fenwife", "Mirewife"]
+    assert names(roster, "which hags are weak to salt?", "games") == []
+    store.close()
 
 
 @pytest.mark.parametrize(
@@ -124,6 +161,17 @@ def test_one_telling_alone(roster):
         "What are the powers of Haldemar?",
         "What kind of hag is the Fenwife?",
         "Which hags besides the Fenwife did the knights of the Heron drown?",
+        # Words are compared, and no meaning.
+        "which hags are not weak to Ash Cloud?",
+        "which hags are weak to Ash Cloud or iron?",
+        "which hags lived before Haldemar?",
+        "who hunts hags",
+        "what kills hags?",
+        "which hags killed Haldemar?",
+        "how many hags does Haldemar know",
+        "what other hags are there?",
+        "who are the four hags?",  # there are three
+        "list all names",
         "list",
         "",
         "which ???",
@@ -159,7 +207,7 @@ def test_two_sources_with_an_article_about_one_thing_list_it_once(roster):
     article = Article("Salt star", (Section((), "It blinds."), *facts_section("Salt star", facts)), facts)
     page = Page("other.example", 1, "Salt star", 7, "https://other.example/", "<p/>", "Salt star")
     roster.store.replace_page(page, article, passages(article))
-    listed = roster.find("list all bombs")
+    listed = Roster(roster.store).find("list all bombs")
     assert listed is not None and listed.of == 3
     assert [m.title for m in listed.members] == ["Ash Cloud", "Salt star", "Tin Rain"]
 
@@ -183,5 +231,8 @@ def test_the_pipeline_lists_and_cites_each(make, tmp_path):
     assert answer.citations[0].quote == "Ash Cloud — class: bomb."
     assert not answer.abstained and answer.confidence >= 0.8
     assert pipeline.ask("name two bombs").note == "2 of 3 articles about one are listed."
+    # A list stands by itself, whatever was talked about before; "theirs" is no part of one.
+    told = [pipeline.ask("who is Ash Cloud?").as_turn()]
+    assert pipeline.ask("what bombs are there?", told).answer == answer.answer
     counted = pipeline.ask("how many bombs are there?")
     assert counted.note == "3 of 3 articles about one are listed." and len(counted.citations) == 3
