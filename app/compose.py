@@ -174,7 +174,7 @@ class Composer:
         if self.drafted:
             self._quote(self.best[:1])
             return
-        chosen = self._portrait() if self.question.kind == "definition" else self._nearest()
+        chosen = self._section() or (self._portrait() if self.question.kind == "definition" else self._nearest())
         sides = _sides(chosen, self.question, self.best[0].share)
         if len(sides) > 1:
             for canon, side in sides.items():
@@ -232,6 +232,15 @@ class Composer:
             and e.share >= amount.part * self.best[0].share
         ]
         return _distinct(lead, more, amount.most)
+
+    def _section(self) -> list[ev.Evidence]:
+        """The first sentences of the section that says by its heading that it tells how, if there is one."""
+        first = next((e for e in self.best if e.headed), None)
+        if first is None:
+            return []
+        own = [e for e in self.best if (e.passage.page, e.passage.path) == (first.passage.page, first.passage.path)]
+        own.sort(key=lambda e: (e.passage.start, e.start))
+        return own[: self._amount().most]
 
     def _verdict(self) -> str:
         """What stands before the first quote: yes or no, or that it is not as the question assumes."""

@@ -47,6 +47,7 @@ UNNAMED = 0.5  # likewise, where somebody's cat is asked for and there is no cat
 OWN_ROW = 3.0  # logit of the second stage that a row about a death or an event has at least, if just that is asked
 TOLD = -1.0  # logit of a sentence that an earlier turn was answered with, beside what else speaks for it
 PORTRAIT = 0.9  # confidence in a portrait of something that has an article of its own
+HEADED = 0.7  # least confidence where a section says by its heading that it tells how
 MAX_WORDS = 60  # a longer sentence is a list or a quotation gone wrong and makes a poor answer
 
 _YEAR = re.compile(r"\b\d{3,4}(?:s|th|nd|st|rd)?\b|\b\d{1,2}(?:st|nd|rd|th) century\b")
@@ -101,6 +102,15 @@ _HAPPENED_TO = re.compile(
 _HAPPENED_AT = re.compile(r"^\W*what (?:has |had )?happen(?:ed|s)? (?:at|in|on|near)\b", re.I)
 _EVENT = re.compile(r"^events?\b", re.I)
 _AND_NO_MORE = frozenset(map(stem, ("happen", "happened", "become", "became", "end", "eventually", "finally", "fate")))
+# Asks how to overcome something, in any of the words that a heading may have for it.
+_TO_FIGHT = re.compile(
+    r"\bhow (?:to|(?:do|can|could|should|would|must) (?:i|you|we|one|geralt|(?:a )?witchers?|people) )"
+    r"\s*(?:best )?(?:kill|slay|fight|defeat|beat|destroy|deal with|take on|hunt)\b",
+    re.I,
+)
+_FIGHTING = SLAYING | frozenset(
+    map(stem, ("fight", "fighting", "defeat", "beat", "destroy", "deal", "hunt", "combat", "tactics"))
+)
 _WHO_VERB = re.compile(r"^\W*who\s+(\w+ed|\w+s|[a-z]+)\s+((?:[\w'’-]+\s*)+)", re.I)
 _YEAR_ASKED = re.compile(r"\b(?:what|which) (?:year|date)\b|\b(?:year|date) of\b", re.I)
 _NUMBER_ASKED = re.compile(r"\bhow (?:many|tall)\b|\bnumber of\b", re.I)
@@ -154,6 +164,7 @@ class Evidence:
     score: float = 0.0  # logit against "none of them answers"
     share: float = 0.0  # probability that it is this sentence that answers
     told: float = 0.0  # 1 where an earlier turn was answered with it
+    headed: bool = False  # asked how, and the heading in the article that is asked about says just that
 
     @property
     def passage(self) -> StoredPassage:
@@ -257,6 +268,7 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
     cut = [words(text[a:b]) for a, b in spans]
     held = [{word.stem for word in part} for part in cut]
     subject = 1.0 if hit.passage.page in question.pages else 0.0
+    headed = bool(subject) and _is_headed(question, title, heading, hit.passage.page)
     telling = 0.0
     if question.canon and hit.passage.canon:
         telling = 1.0 if hit.passage.canon == question.canon else -1.0
@@ -299,9 +311,21 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
                 least,
                 telling,
                 read,
+                headed=headed,
             )
         )
     return out
+
+
+def _is_headed(question: Question, title: set[str], heading: set[str], page: int) -> bool:
+    """Whether a section of an article says by its heading that it tells how: "How a witcher is made"."""
+    asks = {term.stem for term in question.terms if not term.is_name}
+    if _TO_FIGHT.search(question.text) and heading & _FIGHTING:
+        asks -= _FIGHTING
+    elif not asks:
+        return False
+    names = [term.stem in heading | title or page in term.pages for term in question.terms if term.is_name]
+    return question.kind == "manner" and asks <= heading and all(names)
 
 
 def _only_repeats(question: Question, cut: Sequence[Word]) -> bool:
@@ -334,12 +358,16 @@ def _coverage(
 ) -> tuple[float, float, float, float]:
     """Coverage of all the question's words, of the names among them, of the rest, and of the least covered name."""
 
-    def share(terms: Sequence[Term]) -> float:
-        whole = sum(term.weight for term in terms)
-        return sum(term.weight * _held(term, here, title, heading, near, page) for term in terms) / whole
-
     names = [term for term in question.terms if term.is_name]
     rest = [term for term in question.terms if not term.is_name]
+    # "How a witcher is made" stands above the sentences that tell just that, and they need not repeat it.
+    headed = bool(rest) and all(term.stem in heading for term in rest)
+
+    def share(terms: Sequence[Term]) -> float:
+        whole = sum(term.weight for term in terms)
+        held = ((term, _held(term, here, title, heading, near, page)) for term in terms)
+        return sum(term.weight * (max(how, 0.9) if headed and not term.is_name else how) for term, how in held) / whole
+
     named = share(names) if names else 1.0
     things: dict[object, list[Term]] = {}
     for term in names:
@@ -494,6 +522,8 @@ def confidence(question: Question, found: Sequence[Evidence], calibration: Calib
     sure = 1 / (1 + math.exp(-max(-30.0, min(30.0, z))))
     if question.kind == "definition" and any(e.is_lead for e in found):
         sure = max(sure, PORTRAIT)
+    if any(e.headed for e in found):
+        sure = max(sure, HEADED)
     if any(word[0].isupper() for word in question.unknown):
         sure *= UNKNOWN_NAME
     # A number is asked for, and neither of the two best sentences holds one.

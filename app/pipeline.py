@@ -183,8 +183,8 @@ class Pipeline:
         read: list[Hit] = []
         excerpts: list[str] = []
         traced: list[TracedToken] = []
-        # A drafted sentence would stand where yes or no is to be said, or where a portrait takes several.
-        drafts = understood.kind not in ("yesno", "definition")
+        # A drafted sentence would stand where yes or no is to be said, or where a portrait or a section takes several.
+        drafts = understood.kind not in ("yesno", "definition") and not any(e.headed for e in best)
         if not listed and not writer.short_answer() and drafts and self.reader is not None:
             yield Status("Reading the passages")
             read = _reading_list(best, hits, passages or self.settings.passages)

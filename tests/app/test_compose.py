@@ -132,6 +132,15 @@ def test_reasons_and_manners_get_the_steps_around_the_best_sentence():
     assert [c.quote for c in said.citations] == ["The dyke broke. Salt killed the fields. So the people left Marn."]
 
 
+def test_a_section_that_tells_how_is_quoted_from_its_beginning():
+    text = "A hag hates salt. Throw some. She turns solid. Then strike. Mind the claws."
+    section = [replace(e, headed=True) for e in evidence(passage(1, text, ("How to kill a hag",)), 0.1, 0, 0.3, 0.1, 0)]
+    other = evidence(passage(2, "Hags were killed here."), 0.4)
+    said = answer(asked("How do I kill a hag?", "manner"), section, other)
+    assert [c.quote for c in said.citations] == ["A hag hates salt. Throw some. She turns solid."]
+    assert len(answer(asked("How do I kill a hag?", "manner"), section, length="long").citations[0].quote) == len(text)
+
+
 def test_a_list_becomes_a_list():
     fact = evidence(passage(1, "Marn — children: Ilvane; Dorte, Lady of Osk; Pell.", FACTS_PATH), 0.9)
     question = asked("Who are the children of Marn?", "person", wants_list=True)

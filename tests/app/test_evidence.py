@@ -104,6 +104,55 @@ def test_who_plays_a_part_is_not_told_by_who_plays_another():
     assert sure("Who plays Marn in the series?", right) > 2 * sure("Who plays Marn in the series?", other)
 
 
+def test_who_plays_somebody_else_is_no_evidence_even_where_the_part_is_named():
+    text = "Ada Low plays Belo in the series, where Marn sees her in dreams. Ola Bis played Marn until season 3."
+    kept = ev.find(asked("Who plays Marn in the series?"), [Hit(passage(1, text, page=9), 1.0)], CountingEncoder())
+    assert [e.text for e in kept] == ["Ola Bis played Marn until season 3."]
+    both = "Ada Low plays Belo and Ola Bis plays Marn."
+    assert ev.find(asked("Who plays Marn?"), [Hit(passage(1, both), 1.0)], CountingEncoder())
+
+
+def test_a_sentence_that_only_says_so_is_no_reason_either():
+    hits = [Hit(passage(1, "Marn wears two rings. One ring is for mourning."), 1.0)]
+    assert [e.text for e in ev.find(asked("Why does Marn wear two rings?"), hits, CountingEncoder())] == [
+        "One ring is for mourning."
+    ]
+    assert len(ev.find(asked("Does Marn wear two rings?"), hits, CountingEncoder())) == 2
+
+
+def test_a_year_is_nobody():
+    rows = "Marn — founder: 1240, after the fall of Ysk.\nMarn — leader: elected by the Council of Ysk."
+    hits = [Hit(passage(1, rows, FACTS_PATH), 1.0)]
+
+    def fit(text: str, row: str) -> float:
+        return next(e.type for e in ev.find(asked(text), hits, CountingEncoder()) if row in e.text)
+
+    assert fit("Who was the founder of Marn?", "founder:") < 0.5
+    assert fit("Who is the leader of Marn?", "leader:") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "heading", "is_headed"),
+    [
+        ("How do you brew Marn?", "How to brew Marn", True),
+        ("How do you brew Marn with salt?", "How to brew Marn", False),  # that is another matter
+        ("Who brewed Marn?", "How to brew Marn", False),
+        ("How do I fight a Marn?", "How to kill a Marn", True),
+        ("how to beat Marn", "Combat", True),
+        ("How does Marn fight?", "How to kill a Marn", False),  # Marn's own way
+        ("How do I beat Marn at cards?", "How to kill a Marn", False),
+        ("How do I fight Ysk?", "How to kill a Marn", False),
+        ("How do you find Marn?", "How to kill a Marn", False),
+    ],
+)
+def test_a_section_says_by_its_heading_that_it_tells_how(text, heading, is_headed):
+    section = passage(1, "It is done with salt. Then one waits.", (heading,))
+    question = asked(text)
+    kept = ev.find(question, [Hit(section, 1.0)], CountingEncoder())
+    assert {e.headed for e in kept} == {is_headed}
+    assert (ev.confidence(question, kept) >= ev.HEADED) == is_headed
+
+
 def test_what_was_told_before_is_hardly_asked_for_now():
     hits = [Hit(passage(1, PROSE), 1.0)]
     question = asked("Who killed a wyvern?")
