@@ -63,7 +63,11 @@ _TOO_HARD = re.compile(
     r"|(?:have|know|own|love|like)\W*$|he|him|his|she|her|hers|it|its|they|them|their|(?<!are )(?<!were )there)\b",
     re.I,
 )
-_PASSIVE = re.compile(r"\b(?:is|are|was|were|been|being|got|get)\s+(?:\w+ly\s+)?\w+(?:ed|ain|ted)\b", re.I)
+# "which kings were killed by Letho", "which kings did Letho kill": those who are listed are the victims.
+_PASSIVE = re.compile(
+    r"^\W*(?:did|do|does)\b|\b(?:is|are|was|were|been|being|got|get)\s+(?:\w+ly\s+)?\w+(?:ed|ain)\b",
+    re.I,
+)
 _ARE = re.compile(r"^\s*(?:(?:who|that|which)\s+)?(?:are|were)\s+(?P<what>[^\W\d_]+)\W*$", re.I)
 _NETFLIX, _NAME = stem("netflix"), stem("names")
 # What may follow a list that has no condition: "are there", "exist", "do you know", "in the world of the witcher"
@@ -387,7 +391,7 @@ def _wanted(question: str) -> list[_Wanted]:
         if not bare and (_TOO_HARD.search(rest) or (but and not all(without))):
             continue
         if any(word.stem in SLAYING for word in condition) and not _PASSIVE.search(rest):
-            continue  # "which kings killed Letho": a row says who died, and names both
+            continue  # "which kings killed Letho": the row that names both says who killed them
         belongs = re.match(r"\s*of\b", rest, re.I) is not None
         out.append(_Wanted(noun, before, condition, 0 if any_will_do else number, most, without, belongs))
     return out
