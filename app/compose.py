@@ -140,7 +140,12 @@ class Composer:
             return ""
         if self.question.kind in ("time", "place", "count") and not any(e.type for e in inside):
             return ""  # where she was born is not how
+        told = stems(claim)
         if {word.stem for word in content(claim)} <= stems(self.question.text):  # the question over again
+            return ""
+        # Lilies are the arms of Temeria, but it was asked who rules it, and the best sentence says so.
+        asked = [{term.stem} | term.alternatives for term in self.question.terms if not term.is_name]
+        if any(words_for & stems(self.best[0].text) and not words_for & told for words_for in asked):
             return ""
         if any(support.claim_of(sentence.text).rstrip(".!? ") == claim.rstrip(".!? ") for sentence in self.sentences):
             return ""

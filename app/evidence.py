@@ -328,6 +328,14 @@ def _is_headed(question: Question, title: set[str], heading: set[str], page: int
     return question.kind == "manner" and asks <= heading and all(names)
 
 
+def asks_what_happened(question: Question) -> bool:
+    """Whether all that is asked is what happened to something or in a place: "What happened at Thanedd?" """
+    if not _HAPPENED_AT.match(question.text) and not _HAPPENED_TO.match(question.text):
+        return False
+    named = {term.pages for term in question.terms if term.is_name}
+    return len(named) == 1 and {term.stem for term in question.terms if not term.is_name} <= _AND_NO_MORE
+
+
 def _only_repeats(question: Question, cut: Sequence[Word]) -> bool:
     """Whether a sentence says no more than a why or a how already does: "Witchers carry two swords"."""
     said = {word.stem for word in cut if not word.is_stop}
@@ -346,11 +354,9 @@ def _says_all(question: Question, fact: FactLine, matter: float) -> bool:
     """Whether a row says how somebody's life ended, or what happened in a place, and that is all that is asked."""
     if _DIED.match(fact.label) and _DEATH.match(question.text):
         return matter == 1.0
-    bare = {term.stem for term in question.terms if not term.is_name} <= _AND_NO_MORE
-    return bare and bool(
-        (_DIED.match(fact.label) and _HAPPENED_TO.match(question.text))
-        or (_EVENT.match(fact.label) and _HAPPENED_AT.match(question.text))
-    )
+    if not asks_what_happened(question):
+        return False
+    return bool(_DIED.match(fact.label) if _HAPPENED_TO.match(question.text) else _EVENT.match(fact.label))
 
 
 def _coverage(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import lru_cache
 
 from corpus.store import Store
 from retrieval.names import Names
-from retrieval.words import clean, split
+from retrieval.words import clean, split, without_note
 
+_THINGS = ("work", "quest", "place", "history", "gear", "alchemy")  # of whom nobody asks *who*
 _PRONOUNS = {
     "he": re.compile(r"\b(?:he|him|his)\b"),
     "she": re.compile(r"\b(?:she|her|hers)\b"),
@@ -35,6 +37,33 @@ class Known:
     def pages(self, text: str) -> set[int]:
         """Everything that a text names."""
         return {page for _, pages in self.mentions(text) for page in pages}
+
+    def event(self, pages: frozenset[int]) -> str:
+        """The name of the article on what a place is known for, as its infobox gives it ("event: Thanedd coup, 1267").
+
+        "" where no infobox of these pages names an event that has an article.
+        """
+        for page in sorted(pages):
+            rows = self.store.rows("SELECT \"values\" FROM facts WHERE page = ? AND key IN ('event', 'events')", [page])
+            for name, named in (
+                mention for row in rows for value in json.loads(row["values"]) for mention in self.mentions(value)
+            ):
+                if any(self.kind(other) == "history" for other in named):
+                    return name
+        return ""
+
+    def persons(self, pages: frozenset[int]) -> frozenset[int]:
+        """Those of some articles of one name that may be about somebody; all of them where none is.
+
+        Where they are about a novel, that may be "Lady of the Lake (character)", which nobody calls so.
+        """
+        found = {page for page in pages if self.kind(page) not in _THINGS}
+        for page in () if found else pages:
+            title = self.store.rows("SELECT title FROM pages WHERE id = ?", [page])[0]["title"]
+            bare = re.sub(r"^the\s+", "", without_note(title), flags=re.I)
+            like = self.store.rows("SELECT id FROM pages WHERE title LIKE ?", [f"{bare} (%)"])
+            found |= {row["id"] for row in like if self.kind(row["id"]) not in _THINGS}
+        return frozenset(found) or pages
 
     def _kind(self, page: int) -> str:
         """What an article is about (``character``, ``place``, …); "" where the archive does not say, as for wikis."""

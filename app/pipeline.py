@@ -12,6 +12,7 @@ import math
 import re
 import time
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from app import carry, followup, smalltalk, support
@@ -38,6 +39,7 @@ LIKELY = 0.1  # how much a reading's own probability counts beside the confidenc
 LEAST = 40  # words of a passage that the decoder reads, however many passages there are
 SURE = 0.9  # probability of a drafted sentence's tokens, their geometric mean, under which it is not trusted
 LISTED = 0.8  # confidence that a list of articles, each of whose lines says that it belongs there, has at least
+WHO = re.compile(r"^\W*(?:and |so |but )*who(?:['’]?s|['’]?re)?\b", re.I)
 ENOUGH = 0.3  # a reading whose probability times its confidence is so high needs no other: each costs a search
 
 
@@ -224,7 +226,8 @@ class Pipeline:
         for at, reading in enumerate(weighed):
             appended = reading.text != asked and reading.text.startswith(asked.rstrip(" ?.!"))
             listed = self.roster.find(reading.question.text, canon or reading.question.canon or None)
-            if appended or listed is None:
+            portrait = reading.question.kind == "definition" and WHO.match(reading.question.text)
+            if appended or portrait or listed is None:
                 continue
             best = reading.best[0] if reading.best else None
             told = stems(best.text) if best else set()
@@ -247,6 +250,11 @@ class Pipeline:
         if found.corrections:
             question = _respell(question, found.corrections)
         understood = analyse(question, self.searcher.names, self.vocabulary)
+        # "What happened at Thanedd?" is told by the article on the coup; who is asked for is no novel.
+        if ev.asks_what_happened(understood) and (event := self.known.event(understood.pages)):
+            return self.understand(f"What was {event}?", canon, clock)
+        if understood.kind == "definition" and WHO.match(question):
+            understood = replace(understood, pages=self.known.persons(understood.pages))
         return understood, self._with_facts(understood, found.hits, canon)
 
     def _weigh(self, question: str, probability: float, canon: str | None, clock: _Clock, told: str) -> _Weighed:

@@ -27,7 +27,7 @@ YES, PREMISE = _LEARNT["yes"], _LEARNT["premise"]
 
 # Also as it is typed: *didnt*.
 DENIAL = re.compile(
-    r"\b(?:not|never|no|none|nobody|nothing|neither|nor|without|cannot|\w+n['’]t"
+    r"\b(?:not|never|no|none|nobody|nothing|neither|nor|without|cannot|unable|impossible|incapable|\w+n['’]t"
     r"|(?:did|do|does|could|would|should|was|were|is|are|ca|wo|have|has|had)nt)\b",
     re.I,
 )
@@ -102,7 +102,8 @@ _OPENINGS = {
 _ASSUMES_LITTLE = re.compile(
     r"\bhow (?:many|much)\b|\b(?:or|vs|versus)\b|\bdiffer\w*\b|\bwhose\b"
     r"|\bwhy\b.{0,40}\b(?:called|named|known as|call \w+self)\b"
-    r"|^\W*when will\b|^\W*what (?:is|are|was|were) (?:it|they|he|she) (?:called|named)\b",
+    r"|^\W*when (?:will\b|(?:does|do|is|are)\b.*\b(?:come|coming|out|released?)\b)"
+    r"|^\W*what (?:is|are|was|were) (?:it|they|he|she) (?:called|named)\b",
     re.I,
 )
 _DEED = re.compile(

@@ -12,6 +12,8 @@ from corpus.chunk import passages
 from corpus.infobox import facts_section
 from corpus.store import Store
 from corpus.types import Article, Fact, Page, Section
+from retrieval.index import VectorIndex, build
+from retrieval.search import Searcher
 from tests.app.conftest import CountingEncoder
 
 # title → (lead, infobox rows as label, value, canon)
@@ -226,20 +228,48 @@ def test_two_sources_with_an_article_about_one_thing_list_it_once(roster):
     assert [m.title for m in listed.members] == ["Ash Cloud", "Salt star", "Tin Rain"]
 
 
-def test_the_pipeline_lists_and_cites_each(make, tmp_path):
+def opened(make, *articles: Article):
+    """The pipeline of ``make`` on an archive with these articles besides."""
     pipeline = make()
-    for number, title in enumerate(("Ash Cloud", "Salt Star", "Tin Rain"), 20):
-        facts = (Fact("class", "class", ("bomb",)),)
-        article = Article(title, (Section((), f"{title} goes off with a bang."), *facts_section(title, facts)), facts)
-        page = Page("test.example", number, title, 7, f"https://test.example/?oldid={number}", "<p/>", title)
+    for number, article in enumerate(articles, 20):
+        page = Page("test.example", number, article.title, 7, f"https://test.example/?oldid={number}", "<p/>", "")
         pipeline.store.replace_page(page, article, passages(article))
-    from retrieval.index import VectorIndex, build
-    from retrieval.search import Searcher
-
     encoder = CountingEncoder()
     build(pipeline.store, encoder, pipeline.settings.index)
     searcher = Searcher(pipeline.store, VectorIndex.open(pipeline.settings.index, encoder), encoder)
-    pipeline = type(pipeline)(pipeline.settings, pipeline.store, searcher, encoder, None)
+    return type(pipeline)(pipeline.settings, pipeline.store, searcher, encoder, None)
+
+
+def test_what_happened_in_a_place_is_told_by_the_article_on_it(make):
+    facts = (Fact("event", "event", ("Ford Slaughter, 1240",)),)
+    pipeline = opened(
+        make,
+        Article("Ysk", (Section((), "Ysk is a village."), *facts_section("Ysk", facts)), facts, kind="place"),
+        Article("Ford Slaughter", (Section((), "The Ford Slaughter was a battle of knights."),), (), kind="history"),
+    )
+    for question in ("What happened at Ysk?", "what became of Ysk"):
+        assert pipeline.ask(question).citations[0].quote == "The Ford Slaughter was a battle of knights."
+    # That is asked of one person, and not of the place.
+    assert "Slaughter" not in pipeline.ask("What happened to Tobiah at Ysk?").standalone_question
+
+
+def test_who_asks_for_nobody_in_a_novel(make):
+    pipeline = opened(
+        make,
+        Article("The Heron", (Section((), "The Heron is a novel in three parts."),), (), kind="work"),
+        Article("Heron (character)", (Section((), "The Heron was a masked thief."),), (), kind="character"),
+    )
+    assert pipeline.ask("Who is the Heron?").citations[0].quote == "The Heron was a masked thief."
+    assert pipeline.ask("What is The Heron?").citations[0].quote == "The Heron is a novel in three parts."
+
+
+def test_the_pipeline_lists_and_cites_each(make):
+    facts = (Fact("class", "class", ("bomb",)),)
+    bombs = [
+        Article(title, (Section((), f"{title} goes off with a bang."), *facts_section(title, facts)), facts)
+        for title in ("Ash Cloud", "Salt Star", "Tin Rain")
+    ]
+    pipeline = opened(make, *bombs)
     answer = pipeline.ask("list all bombs")
     assert answer.answer == "- Ash Cloud [1]\n- Salt Star [2]\n- Tin Rain [3]"
     assert answer.citations[0].quote == "Ash Cloud — class: bomb."
