@@ -19,10 +19,16 @@ from typing import NamedTuple, Protocol
 from app.text import STOPWORDS, words
 from retrieval.words import clean
 
+PORTRAIT = 2.0  # logit of what the last turn asked a portrait of, beside the fitted weights, where a pronoun fits it
 ANSWER_NAMES = 5  # names of an answer that are candidates: it begins with what was asked for
 OLDER_NAMES = 3
 UNLISTED_NAMES = 2  # names of an answer that no article bears
 
+_PORTRAIT = re.compile(
+    r"^\W*(?:(?:and|so|but|ok)\s+)*(?:(?:who|what)(?:['’]?s|['’]?re| is| are| was| were)|tell me (?:more )?about)\s+"
+    r"(?:(?:an?|the)\s+)?(?P<thing>[^?]+?)[\s?.!]*$",
+    re.I,
+)
 _CITATION = re.compile(r"\s*\[\d+\]")
 _POINTS = re.compile(
     r"\b(he|him|his|she|her|hers|it|its|they|them|their|theirs|there|then|that|this|those|these|ones?)\b", re.I
@@ -101,11 +107,14 @@ def proper_names(text: str) -> list[str]:
 def candidates(question: str, history: Sequence[Turn], names: Names) -> list[Candidate]:
     """The names of the last two turns that the question itself does not hold, each once."""
     own = names.pages(question)
+    many = re.search(r"\b(?:they|them|their)\b", question, re.I) is not None
     found: list[Candidate] = []
 
     def add(where: str, place: int, name: str, pages: frozenset[int]) -> Candidate | None:
         if pages & own or (not pages and _holds(question, name)):
             return None
+        if many and pages and all(names.kind(page) in ("place", "quest") for page in pages):
+            return None  # of a mountain nobody says *they*
         same = (c for c in found if c.pages & pages or (not pages and _holds(c.name, name)))
         candidate = next(same, None)
         if candidate is None:
@@ -268,7 +277,14 @@ def likely(question: str, history: Sequence[Turn], names: Names, weights: Weight
     """Names that a turn may leave out and their probabilities, best first; "" stands for none."""
     found = candidates(question, history, names)
     scores = [score(weights.none, none_features(question, names))]
-    scores += [score(weights.name, features(c, question, history, names)) for c in found]
+    portrait = _PORTRAIT.match(history[-1][0])
+    alone = [name for name, _ in names.mentions(portrait["thing"])] if portrait else []
+    is_portrait = portrait is not None and [name.casefold() for name in alone] == [portrait["thing"].casefold()]
+    for c in found:
+        values = features(c, question, history, names)
+        # "What is gwent?  Who invented it?": a portrait names much besides, and is about one thing.
+        about = is_portrait and "question" in c.where and _POINTS.search(question) and not values["pronoun_differs"]
+        scores.append(score(weights.name, values) + PORTRAIT * bool(about))
     top = max(scores)
     odds = [math.exp(score - top) for score in scores]
     shares = [value / sum(odds) for value in odds]

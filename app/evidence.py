@@ -268,7 +268,7 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
     cut = [words(text[a:b]) for a, b in spans]
     held = [{word.stem for word in part} for part in cut]
     subject = 1.0 if hit.passage.page in question.pages else 0.0
-    headed = bool(subject) and _is_headed(question, title, heading, hit.passage.page)
+    headed = bool(subject and hit.passage.path) and _is_headed(question, title, hit.passage.path[-1], hit.passage.page)
     telling = 0.0
     if question.canon and hit.passage.canon:
         telling = 1.0 if hit.passage.canon == question.canon else -1.0
@@ -317,15 +317,20 @@ def _of_passage(question: Question, hit: Hit, rank: int) -> list[Evidence]:
     return out
 
 
-def _is_headed(question: Question, title: set[str], heading: set[str], page: int) -> bool:
-    """Whether a section of an article says by its heading that it tells how: "How a witcher is made"."""
+def _is_headed(question: Question, title: set[str], heading: str, page: int) -> bool:
+    """Whether a section of an article says by its heading that it tells how: "How a witcher is made", "Combat".
+
+    What the heading says besides must be the name: "Play and reception" does not say how something is played.
+    """
+    said = stems(heading)
     asks = {term.stem for term in question.terms if not term.is_name}
-    if _TO_FIGHT.search(question.text) and heading & _FIGHTING:
-        asks -= _FIGHTING
-    elif not asks:
+    names = [term for term in question.terms if term.is_name]
+    if question.kind != "manner" or not all(term.stem in said | title or page in term.pages for term in names):
         return False
-    names = [term.stem in heading | title or page in term.pages for term in question.terms if term.is_name]
-    return question.kind == "manner" and asks <= heading and all(names)
+    if _TO_FIGHT.search(question.text) and said & _FIGHTING:
+        return asks <= _FIGHTING
+    more = said - asks - title - {term.stem for term in names}
+    return bool(asks) and asks <= said and (heading.casefold().startswith("how ") or not more)
 
 
 def asks_what_happened(question: Question) -> bool:

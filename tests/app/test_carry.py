@@ -71,6 +71,20 @@ def test_a_refusal_leaves_what_it_came_closest_to(make):
     assert answer.closest is None or turn.titles[0] == answer.closest.title
 
 
+def test_a_portrait_names_much_besides_and_is_about_one(known):
+    portrait = Turn("Who is Orsolya?", "“Orsolya, like Ilvane, healed Tobiah at Brennport.” [1]", ("Brennport",))
+    other = Turn("Who healed Orsolya?", *portrait[1:])
+    about, told = (dict(carry.likely("Who leads it?", [turn], known))["Orsolya"] for turn in (portrait, other))
+    assert about > 0.5 and about > 2 * told
+
+
+def test_nobody_says_they_of_a_place(known, monkeypatch):
+    monkeypatch.setattr(known, "kind", lambda page: "place" if page in known.pages("Brennport") else "")
+    named = {c.name for c in carry.candidates("Why do they sing?", [ASKED], known)}
+    assert "Brennport" not in named and "Orsolya" in named
+    assert "Brennport" in {c.name for c in carry.candidates("Who rules it?", [ASKED], known)}
+
+
 def test_a_new_topic_carries_nothing(known):
     options = carry.likely("By the way, how many lighthouses does the harbour city of Brennport have?", [ASKED], known)
     assert options[0][0] == ""
