@@ -175,7 +175,8 @@ class Pipeline:
             writer.articles(listed)
             sure = max(sure, LISTED)
             if listed.counted or listed.of > len(listed.members):
-                note = f"{note} {len(listed.members)} of {listed.of} articles about one are listed.".strip()
+                shown = f"{len(listed.members)} of the" if listed.of > len(listed.members) else "All"
+                note = f"{note} {shown} {listed.of} that have an article are listed.".strip()
         elif sure < self.settings.threshold:
             yield Final(_silent(asked, alone, note, sure, hits, best, clock, understood, writer.closest()))
             return

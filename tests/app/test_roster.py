@@ -274,9 +274,9 @@ def test_the_pipeline_lists_and_cites_each(make):
     assert answer.answer == "- Ash Cloud [1]\n- Salt Star [2]\n- Tin Rain [3]"
     assert answer.citations[0].quote == "Ash Cloud — class: bomb."
     assert not answer.abstained and answer.confidence >= 0.8
-    assert pipeline.ask("name two bombs").note == "2 of 3 articles about one are listed."
+    assert pipeline.ask("name two bombs").note == "2 of the 3 that have an article are listed."
     # A list stands by itself, whatever was talked about before; "theirs" is no part of one.
     told = [pipeline.ask("who is Ash Cloud?").as_turn()]
     assert pipeline.ask("what bombs are there?", told).answer == answer.answer
     counted = pipeline.ask("how many bombs are there?")
-    assert counted.note == "3 of 3 articles about one are listed." and len(counted.citations) == 3
+    assert counted.note == "All 3 that have an article are listed." and len(counted.citations) == 3
