@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-SAME = ("file", "limit", "peer_limit", "revision")
+SAME = ("options", "file", "revision")
 """What must not have changed for a run to be gone on with."""
 
 
@@ -30,7 +30,7 @@ class Kept:
             before = json.loads(path.read_text(encoding="utf-8"))
             other = [name for name in SAME if before.get(name) != about[name]]
             if other:
-                raise SystemExit(f"--resume: the run in {self.folder} had another {', '.join(other)}; leave it out.")
+                raise SystemExit(f"--resume: the run in {self.folder} differs in {', '.join(other)}; leave it out.")
             return before
         for name in names:
             self._file(name).unlink(missing_ok=True)
